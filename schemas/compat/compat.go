@@ -1,11 +1,11 @@
 // Package compat says whether a new version of a schema may follow the older
 // ones, and whether a schema means one thing when written as plain JSON.
 //
-//	           versions, oldest first           next
-//	  v1 ───── v2 ───── v3 ─────────────────────▶ ?
-//	  │                  │  BACKWARD: next reads v3; FORWARD: v3 reads next;
-//	  │                  │  FULL: both
-//	  └──────────────────┴─ …_TRANSITIVE: the same for every version
+//	         versions, oldest first           next
+//	v1 ───── v2 ───── v3 ─────────────────────▶ ?
+//	│                  │  BACKWARD: next reads v3; FORWARD: v3 reads next;
+//	│                  │  FULL: both
+//	└──────────────────┴─ …_TRANSITIVE: the same for every version
 //
 // The rules are those of "Schema Resolution" in the Avro 1.12 specification
 // and the seven levels are those of the Confluent schema registry. The package
