@@ -57,7 +57,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%x: AppendAvro(%s): %v", body, text, err)
 		}
-		if len(again) > len(body) {
+		if len(again) > 2*len(body)+16 { // a decimal of no bytes becomes one of one
 			t.Fatalf("%x: canonical form %x is longer", body, again)
 		}
 		stable, err := c.AppendJSON(nil, again, fuzzMax)
