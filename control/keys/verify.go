@@ -33,6 +33,10 @@ type Error struct {
 // Error is the message; it names the claim.
 func (e *Error) Error() string { return e.Message }
 
+// Refused is reason and claim, for packages that know this one only by an
+// interface.
+func (e *Error) Refused() (reason schemas.Reason, claim string) { return e.Reason, e.Claim }
+
 func refuse(claim, format string, args ...any) *Error {
 	return &Error{Reason: schemas.AuthFailed, Claim: claim, Message: fmt.Sprintf(format, args...)}
 }
