@@ -2,16 +2,16 @@
 // loopback port, kept in one directory, so that a restart goes on where the
 // last run stopped. It wraps franz-go's kfake and adds what kfake lacks.
 //
-//	 any Kafka client
-//	      │ TCP
-//	      ▼
-//	 listen.go      frames: size and request key are checked before kfake sees them
-//	      │
-//	      ▼
-//	 appendtime.go  Produce: LogAppendTime topics get the broker's clock (batch.go)
-//	      │
-//	      ▼
-//	 kfake          topics, groups, transactions, segments under Config.Dir
+//	any Kafka client
+//	     │ TCP
+//	     ▼
+//	listen.go      frames: size and request key are checked before kfake sees them
+//	     │
+//	     ▼
+//	appendtime.go  Produce: LogAppendTime topics get the broker's clock (batch.go)
+//	     │
+//	     ▼
+//	kfake          topics, groups, transactions, segments under Config.Dir
 //
 // It is not a durable broker: writes rest in the page cache until Close, and a
 // killed process may lose the end of a log or half of a transaction. It has no
@@ -37,7 +37,7 @@ const (
 	clusterID       = "spillway-dev"
 	maxMessageBytes = 16 << 20  // as large as a batch that Spillway's clients read; topics may set their own max.message.bytes
 	maxRequestBytes = 100 << 20 // Kafka's socket.request.max.bytes
-	segmentBytes    = 16 << 20  // space is given back by whole segments
+	segmentBytes    = 32 << 20  // space is given back by whole segments; each costs a file handle
 	defaultRetain   = 256 << 20
 	defaultSweep    = 30 * time.Second
 	defaultConns    = 2000
