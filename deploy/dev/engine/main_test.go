@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// childMark makes the test binary serve as the engine's child process.
+const childMark = "SPILLWAY_ENGINE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childMark) != "" {
+		os.Exit(childMain())
+	}
+	_ = os.Setenv(childMark, "1") // for the processes that the tests start
+	os.Exit(m.Run())
+}
+
+// childMain is what the hidden subcommand of the real binary does.
+func childMain() int {
+	var cfg ServeConfig
+	flag.StringVar(&cfg.Lib, "lib", "", "")
+	flag.StringVar(&cfg.Dir, "dir", "", "")
+	flag.Int64Var(&cfg.MaxMemoryBytes, "max-memory-bytes", 0, "")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	l, err := Inherited()
+	if err == nil {
+		cfg.Listener, cfg.Ready, cfg.Parent = l, os.Stdout, os.Stdin
+		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		err = Serve(ctx, cfg)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// library fetches the engine into the user's cache, where later runs and
+// spillway dev find it, or skips the test if this machine cannot.
+func testLibrary(t *testing.T) {
+	t.Helper()
+	cache, err := DefaultCache()
+	if err == nil {
+		_, err = Fetch(t.Context(), cache, func(Progress) {})
+	}
+	if err != nil {
+		t.Skip(err)
+	}
+}
+
+// start runs an engine on dir until the test or stop ends it.
+func start(t *testing.T, dir string) (e *Engine, stop func()) {
+	t.Helper()
+	testLibrary(t)
+	e, err := New(Config{
+		Command: []string{os.Args[0]}, Dir: dir, Listen: "127.0.0.1:0",
+		MaxMemoryBytes: 2 << 30, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	waitReady(t, e)
+	return e, stop
+}
+
+func waitReady(t *testing.T, e *Engine) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := e.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
