@@ -1,0 +1,213 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spillway/spillway/schemas"
+	"github.com/spillway/spillway/schemas/codec"
+	"github.com/twmb/franz-go/pkg/sr"
+)
+
+const maxAskers = 4
+
+// A question is one request about an id; whoever wants the answer waits for
+// the same one.
+type question struct {
+	answered chan struct{} // closed when schema and err are set
+	schema   *Schema
+	err      error
+}
+
+// Resolve returns the schema of an id and asks the registry if need be, with
+// one request for all who ask at the same time. The error wraps ErrAbsent or
+// ErrUnavailable, or is ctx's. An id that the registry denied a moment ago (1 s,
+// doubling to 8 s) is absent without a request.
+func (c *Client) Resolve(ctx context.Context, id int) (*Schema, error) {
+	s, q, err := c.start(id)
+	if s != nil || err != nil {
+		return s, err
+	}
+	select {
+	case <-q.answered:
+		return q.schema, q.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("schema id %d: %w", id, ctx.Err())
+	}
+}
+
+// start returns what is known, or the question that is under way, and begins
+// one if there is none.
+func (c *Client) start(id int) (*Schema, *question, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.known[id]; s != nil {
+		return s, nil, nil
+	}
+	d, denied := c.absent[id]
+	if id <= 0 || id > maxID || denied && c.cfg.Now().Before(d.again) {
+		return nil, nil, fmt.Errorf("schema id %d: %w", id, ErrAbsent)
+	}
+	if q := c.asking[id]; q != nil {
+		return nil, q, nil
+	}
+	if c.closed || len(c.asking) >= c.cfg.MaxPending {
+		return nil, nil, fmt.Errorf("schema id %d: %w: closed or too many questions", id, ErrUnavailable)
+	}
+	q := &question{answered: make(chan struct{})}
+	c.asking[id] = q
+	c.done.Add(1)
+	go func() {
+		defer c.done.Done()
+		q.schema, q.err = c.fetch(c.base, id)
+		c.mu.Lock()
+		delete(c.asking, id)
+		c.mu.Unlock()
+		close(q.answered)
+	}()
+	return nil, q, nil
+}
+
+// Ask has an unknown id asked in the background, soon, and returns at once;
+// ByID will have the answer. It reports false if the id needs no question (it
+// is known, being asked, or was denied a moment ago) or cannot be queued.
+func (c *Client) Ask(id int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, queued := c.queued[id]
+	d, denied := c.absent[id]
+	if c.closed || queued || c.known[id] != nil || c.asking[id] != nil || id <= 0 || id > maxID ||
+		denied && c.cfg.Now().Before(d.again) {
+		return false
+	}
+	if len(c.pending) >= c.cfg.MaxPending {
+		c.metrics.unasked.Inc()
+		return false
+	}
+	c.pending = append(c.pending, id)
+	c.queued[id] = struct{}{}
+	if c.askers < maxAskers {
+		c.askers++
+		c.done.Add(1)
+		go c.ask()
+	}
+	return true
+}
+
+// ask takes ids from the queue until it is empty. An id whose question fails
+// is dropped: whoever meets it again asks again.
+func (c *Client) ask() {
+	defer c.done.Done()
+	for {
+		c.mu.Lock()
+		if len(c.pending) == 0 || c.closed {
+			c.askers--
+			c.mu.Unlock()
+			return
+		}
+		id := c.pending[0]
+		c.pending = c.pending[1:]
+		c.mu.Unlock()
+		if _, err := c.Resolve(c.base, id); err != nil && !errors.Is(err, ErrAbsent) {
+			c.log.Debug("schema id stays unknown", "id", id, "err", err)
+		}
+		c.mu.Lock()
+		delete(c.queued, id)
+		c.mu.Unlock()
+	}
+}
+
+// fetch asks the registry about one id and keeps the answer.
+func (c *Client) fetch(ctx context.Context, id int) (*Schema, error) {
+	asked, err := c.permit(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("schema id %d: %w", id, err)
+	}
+	got, err := c.sr.SchemaByID(ctx, id)
+	err = c.outcome(err)
+	switch {
+	case errors.Is(err, ErrAbsent):
+		c.deny(id, asked)
+	case err == nil:
+		return c.keep(compile(sr.SubjectSchema{ID: id, Schema: got})), nil
+	}
+	return nil, fmt.Errorf("schema id %d: %w", id, err)
+}
+
+// permit waits for the right to send one request and returns the time at
+// which it is sent. While the registry is known to be down it refuses at once.
+func (c *Client) permit(ctx context.Context) (time.Time, error) {
+	now := c.cfg.Now()
+	c.mu.RLock()
+	until := c.backoff.until
+	c.mu.RUnlock()
+	if now.Before(until) {
+		return now, fmt.Errorf("%w: it failed just now, next try in %s", ErrUnavailable, until.Sub(now).Round(time.Millisecond))
+	}
+	if !c.limiter.AllowN(now, 1) {
+		ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+		defer cancel()
+		if err := c.limiter.Wait(ctx); err != nil {
+			return now, fmt.Errorf("%w: too many questions: %w", ErrUnavailable, err)
+		}
+	}
+	return c.cfg.Now(), nil
+}
+
+// backoff is the pause after failures.
+type backoff struct {
+	until time.Time
+	pause time.Duration
+}
+
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// outcome turns the error of a request into ErrAbsent or ErrUnavailable, counts
+// it, and remembers whether the registry is up.
+func (c *Client) outcome(err error) error {
+	answered := err == nil || isAbsent(err)
+	c.mu.Lock()
+	was := c.backoff.pause
+	if answered {
+		c.backoff = backoff{}
+	} else if c.base.Err() == nil {
+		c.backoff.pause = min(max(2*was, minBackoff), maxBackoff)
+		c.backoff.until = c.cfg.Now().Add(c.backoff.pause)
+	}
+	c.mu.Unlock()
+	switch {
+	case err == nil:
+		c.metrics.requests.WithLabelValues("ok").Inc()
+		return nil
+	case answered:
+		c.metrics.requests.WithLabelValues("absent").Inc()
+		return ErrAbsent
+	}
+	c.metrics.requests.WithLabelValues("failed").Inc()
+	if was == 0 {
+		c.log.Warn("schema registry does not answer", "err", err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, short(err))
+}
+
+// short keeps a registry's answer of any length out of logs and errors.
+func short(err error) error {
+	var re *sr.ResponseError
+	if !errors.As(err, &re) {
+		return err
+	}
+	message := re.Error()
+	if len(message) > 200 {
+		message = message[:200] + "…"
+	}
+	return fmt.Errorf("%s answered %d: %q", re.Method, re.StatusCode, message)
+}
+
+func unsupported(message string) error {
+	return &codec.Error{Reason: schemas.SchemaUnsupported, Message: message}
+}

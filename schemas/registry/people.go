@@ -1,0 +1,262 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spillway/spillway/schemas/codec"
+	"github.com/spillway/spillway/schemas/compat"
+	"github.com/twmb/avro"
+	"github.com/twmb/franz-go/pkg/sr"
+)
+
+// ErrRefused: the registry answered that it does not take the schema
+// (incompatible, or not valid); the text is its reason.
+var ErrRefused = errors.New("the schema registry refuses it")
+
+// IncompatibleError is what Register returns for a schema that may not follow
+// the subject's versions.
+type IncompatibleError struct {
+	Subject string
+	Level   compat.Level
+	Found   []compat.Incompatibility
+}
+
+// Error lists every incompatibility, one a line.
+func (e *IncompatibleError) Error() string {
+	lines := []string{fmt.Sprintf("%s: not %s compatible", e.Subject, e.Level)}
+	for _, f := range e.Found {
+		lines = append(lines, f.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Preload makes every schema of the registry known, with its subject, so that
+// their ids are not asked one by one. It needs no rate: it is called at start
+// and by people. Schemas that cannot be compiled are known as unsupported. The
+// error wraps ErrUnavailable.
+func (c *Client) Preload(ctx context.Context) error {
+	all, err := c.all(ctx)
+	if err != nil {
+		return fmt.Errorf("load all schemas: %w", err)
+	}
+	for _, ss := range all {
+		c.adopt(ss)
+	}
+	return nil
+}
+
+// all lists every version of every subject; registries without GET /schemas
+// are asked subject by subject.
+func (c *Client) all(ctx context.Context) ([]sr.SubjectSchema, error) {
+	all, err := c.sr.AllSchemas(ctx)
+	var re *sr.ResponseError
+	if err == nil || !errors.As(err, &re) || re.StatusCode != 404 && re.StatusCode != 405 {
+		return all, c.outcome(err)
+	}
+	subjects, err := c.sr.Subjects(ctx)
+	if err = c.outcome(err); err != nil {
+		return nil, err
+	}
+	for _, subject := range subjects {
+		versions, err := c.sr.Schemas(ctx, subject)
+		if err = c.outcome(err); err != nil {
+			return nil, err
+		}
+		all = append(all, versions...)
+	}
+	return all, nil
+}
+
+// List returns the newest version of every subject, by subject.
+func (c *Client) List(ctx context.Context) ([]*Schema, error) {
+	all, err := c.all(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list schemas: %w", err)
+	}
+	slices.SortFunc(all, func(a, b sr.SubjectSchema) int {
+		return cmp.Or(cmp.Compare(a.Subject, b.Subject), cmp.Compare(b.Version, a.Version))
+	})
+	all = slices.CompactFunc(all, func(a, b sr.SubjectSchema) bool { return a.Subject == b.Subject })
+	out := make([]*Schema, 0, len(all))
+	for _, ss := range all {
+		out = append(out, c.adopt(ss))
+	}
+	return out, nil
+}
+
+// Level returns the compatibility level in force for a subject: its own, else
+// the registry's; own says which.
+func (c *Client) Level(ctx context.Context, subject string) (level compat.Level, own bool, err error) {
+	result := c.sr.Compatibility(ctx, subject)[0]
+	if own = result.Err == nil; !own {
+		var re *sr.ResponseError
+		if !errors.As(result.Err, &re) || re.StatusCode != 404 {
+			return "", false, fmt.Errorf("compatibility of %s: %w", subject, c.outcome(result.Err))
+		}
+		result = c.sr.Compatibility(ctx)[0]
+	}
+	if err := c.outcome(result.Err); err != nil {
+		return "", false, fmt.Errorf("compatibility of %s: %w", subject, err)
+	}
+	level, err = compat.ParseLevel(result.Level.String())
+	return level, own, err
+}
+
+// Check says whether a schema text may be the next version of a subject: the
+// error if it cannot be compiled or is ambiguous (*codec.Error) or the registry
+// cannot be asked (ErrUnavailable), the incompatibilities if it may not follow
+// the registered versions. level "" takes the one in force; a subject that does
+// not exist yet has no versions to follow.
+func (c *Client) Check(ctx context.Context, subject, text string, level compat.Level) ([]compat.Incompatibility, error) {
+	_, found, err := c.check(ctx, subject, text, level)
+	return found, err
+}
+
+func (c *Client) check(ctx context.Context, subject, text string, level compat.Level) (compat.Level, []compat.Incompatibility, error) {
+	if _, err := compat.CheckTexts(compat.None, text, nil); err != nil {
+		return level, nil, err
+	}
+	versions, err := c.versions(ctx, subject)
+	if err != nil || len(versions) == 0 {
+		return level, nil, err
+	}
+	if level == "" {
+		if level, _, err = c.Level(ctx, subject); err != nil {
+			return level, nil, err
+		}
+	}
+	texts := make([]string, len(versions))
+	for i, v := range versions {
+		if v.Type != sr.TypeAvro || len(v.References) > 0 {
+			return level, nil, unsupported(fmt.Sprintf("version %d of %s is not a schema of its own in Avro", v.Version, subject))
+		}
+		texts[i] = v.Schema.Schema
+	}
+	found, err := compat.CheckTexts(level, text, texts)
+	for i := range found {
+		found[i].Version = versions[found[i].Version].Version - 1 // as the registry counts
+	}
+	return level, found, err
+}
+
+// versions of a subject, oldest first; none if there is no such subject.
+func (c *Client) versions(ctx context.Context, subject string) ([]sr.SubjectSchema, error) {
+	versions, err := c.sr.Schemas(ctx, subject)
+	if err = c.outcome(err); errors.Is(err, ErrAbsent) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("versions of %s: %w", subject, err)
+	}
+	slices.SortFunc(versions, func(a, b sr.SubjectSchema) int { return cmp.Compare(a.Version, b.Version) })
+	return versions, nil
+}
+
+// Register makes a schema text the next version of a subject; "" is the
+// record's full name (RecordNameStrategy). If that creates the subject, its
+// compatibility is set to level first, "" is FULL_TRANSITIVE (DESIGN 3.3); a
+// subject that exists keeps its own. A text that is registered already gives
+// the version it has. Errors: *codec.Error (not compiled, no record,
+// ambiguous), *IncompatibleError, ErrRefused, ErrUnavailable.
+func (c *Client) Register(ctx context.Context, subject, text string, level compat.Level) (*Schema, error) {
+	name, err := recordName(text)
+	if err != nil {
+		return nil, err
+	}
+	subject = or(subject, name)
+	have, err := c.versions(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
+	if len(have) == 0 {
+		if err := c.setLevel(ctx, subject, or(level, compat.FullTransitive)); err != nil {
+			return nil, err
+		}
+	} else if !slices.ContainsFunc(have, func(v sr.SubjectSchema) bool { return sameSchema(v.Schema.Schema, text) }) {
+		level, found, err := c.check(ctx, subject, text, "")
+		if err != nil {
+			return nil, err
+		}
+		if len(found) > 0 {
+			return nil, &IncompatibleError{Subject: subject, Level: level, Found: found}
+		}
+	}
+	return c.create(ctx, subject, text)
+}
+
+func recordName(text string) (string, error) {
+	compiled, err := codec.Compile(text)
+	if err != nil {
+		return "", err
+	}
+	if compiled.Name() == "" {
+		return "", unsupported("the schema is not a record")
+	}
+	return compiled.Name(), compiled.Ambiguous()
+}
+
+// sameSchema compares texts without white space and order of keys.
+func sameSchema(a, b string) bool {
+	if a == b {
+		return true
+	}
+	pa, errA := avro.Parse(a)
+	pb, errB := avro.Parse(b)
+	return errA == nil && errB == nil && pa.String() == pb.String()
+}
+
+func (c *Client) setLevel(ctx context.Context, subject string, level compat.Level) error {
+	var l sr.CompatibilityLevel
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("compatibility level %q: %w", level, err)
+	}
+	result := c.sr.SetCompatibility(ctx, sr.SetCompatibility{Level: l}, subject)[0]
+	if err := c.outcome(result.Err); err != nil {
+		return fmt.Errorf("set compatibility of %s: %w", subject, err)
+	}
+	return nil
+}
+
+func (c *Client) create(ctx context.Context, subject, text string) (*Schema, error) {
+	schema := sr.Schema{Schema: text}
+	id, err := c.sr.RegisterSchema(ctx, subject, schema, -1, -1)
+	var re *sr.ResponseError
+	if errors.As(err, &re) && (re.StatusCode == 409 || re.StatusCode == 422) {
+		return nil, fmt.Errorf("register %s: %w: %w", subject, ErrRefused, short(err))
+	}
+	if err = c.outcome(err); err != nil {
+		return nil, fmt.Errorf("register %s: %w", subject, err)
+	}
+	got, err := c.sr.LookupSchema(ctx, subject, schema)
+	if err = c.outcome(err); err != nil {
+		return nil, fmt.Errorf("look up %s: %w", subject, err)
+	}
+	got.ID = id
+	s := c.adopt(got)
+	c.mu.Lock()
+	delete(c.latest, s.Name) // the next question sees this version
+	c.mu.Unlock()
+	return s, nil
+}
+
+// Encode appends the wire format of plain JSON to dst, with the latest version
+// of a record's schema. max bounds JSON and Avro body in bytes, see
+// codec.AppendAvro. Errors: those of Latest, and *codec.Error.
+func (c *Client) Encode(ctx context.Context, dst []byte, name string, json []byte, max int) ([]byte, error) {
+	s, err := c.Latest(ctx, name)
+	if err != nil {
+		return dst, err
+	}
+	if s.Codec == nil {
+		return dst, fmt.Errorf("schema of %q: %w", name, s.Unsupported)
+	}
+	out, err := s.Codec.AppendAvro(codec.AppendHeader(dst, s.ID), json, max)
+	if err != nil {
+		return dst, err
+	}
+	return out, nil
+}
