@@ -9,9 +9,13 @@ import (
 	"github.com/twmb/avro"
 )
 
-// maxDefault is the longest default value, in bytes of Avro, that a field may
-// have: each `{}` of a JSON input can call for one.
-const maxDefault = 64 << 10
+// Bounds of default values, in bytes of Avro: of one field, for each `{}` of a
+// JSON input can call for it, and of all fields of a schema, for a default of
+// a record repeats those of its fields.
+const (
+	maxDefault  = 64 << 10
+	maxDefaults = 1 << 20
+)
 
 // fieldSource is where the defaults of a record's fields come from.
 type fieldSource struct {
@@ -62,6 +66,9 @@ func (c *compiler) absent(n *node, i int) error {
 		}
 		if len(body) > maxDefault {
 			return unsupported("schema: default of %s.%s exceeds %d bytes", n.name, f.name, maxDefault)
+		}
+		if c.defaultBytes += len(body); c.defaultBytes > maxDefaults {
+			return unsupported("schema: its defaults exceed %d bytes in all", maxDefaults)
 		}
 		f.absent, f.optional = body, true
 	case f.node.op == opNull:

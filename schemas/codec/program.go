@@ -74,6 +74,8 @@ type compiler struct {
 	named   map[string]*node
 	records []*node                // in order of definition
 	sources map[*node]*fieldSource // by record
+
+	defaultBytes int // of all defaults so far
 }
 
 func (c *compiler) compile(s *avro.SchemaNode, namespace string) (*node, error) {

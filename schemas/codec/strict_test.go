@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -136,9 +137,39 @@ func TestCompileRefuses(t *testing.T) {
 		{`{"type":"bytes","logicalType":"decimal","precision":1001,"scale":0}`, "precision"},
 		{strings.Repeat(" ", MaxSchemaText+1), "at most"},
 		{`{"type":"record","name":"A","fields":[{"name":"s","type":"string","default":"` + strings.Repeat("x", maxDefault) + `"}]}`, "default of A.s"},
+		{`{"type":"record","name":"A","fields":[{"name":"a","type":{"type":"record","name":"B","fields":[{"name":"s","type":"string","default":"` +
+			strings.Repeat("x", 60_000) + `"}]}}` + repeatFields(20) + `]}`, "defaults exceed"},
 	} {
 		_, err := Compile(c.schema)
 		wantError(t, clip(c.schema), err, schemas.SchemaUnsupported, c.words)
+	}
+}
+
+func repeatFields(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(`,{"name":"f` + strconv.Itoa(i) + `","type":"B","default":{}}`)
+	}
+	return b.String()
+}
+
+// TestNamespaces: a short name is looked for in the enclosing namespace, then
+// without one; a dotted name is a full name.
+func TestNamespaces(t *testing.T) {
+	c := compiled(t, `{"type":"record","name":"a.b.R","fields":[
+		{"name":"none","type":{"type":"enum","name":"E","namespace":"","symbols":["X"]}},
+		{"name":"inner","type":{"type":"record","name":"In","fields":[
+			{"name":"e","type":{"type":"enum","name":"E","symbols":["Y"]}},
+			{"name":"back","type":["null","R"],"default":null}]}},
+		{"name":"short","type":"E"},{"name":"full","type":"a.b.E"},
+		{"name":"other","type":{"type":"record","name":"c.S","fields":[{"name":"e","type":"a.b.E"}]}}]}`)
+	text := `{"none":"X","inner":{"e":"Y","back":null},"short":"Y","full":"Y","other":{"e":"Y"}}`
+	body, err := c.AppendAvro(nil, []byte(text), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.AppendJSON(nil, body, 0); err != nil || string(got) != text {
+		t.Errorf("got %s, %v", got, err)
 	}
 }
 
