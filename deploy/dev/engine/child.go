@@ -69,7 +69,7 @@ func (e *Engine) runChild(ctx context.Context, lib string) (sound bool, err erro
 // spawn starts a child in a process group of its own, so that Ctrl-C in the
 // terminal reaches the parent, which stops its parts in order.
 func (e *Engine) spawn(lib string) (*child, error) {
-	listener, err := e.gate.l.File()
+	listener, err := share(e.gate.l)
 	if err != nil {
 		return nil, fmt.Errorf("share the listener: %w", err)
 	}

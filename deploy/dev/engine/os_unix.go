@@ -3,10 +3,32 @@
 package engine
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// share is a second descriptor of l, to pass to a child. It is not l.File(),
+// which turns the socket, and with it l itself, to blocking mode as soon as
+// somebody looks at the descriptor: Accept would no longer wake for a pause.
+func share(l *net.TCPListener) (*os.File, error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var dupErr error
+	if err := raw.Control(func(s uintptr) { fd, dupErr = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, os.NewSyscallError("dup", dupErr)
+	}
+	return os.NewFile(uintptr(fd), "listener"), nil
+}
 
 // ownGroup keeps the terminal's signals from the child.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
