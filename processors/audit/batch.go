@@ -1,0 +1,183 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/schemas"
+)
+
+// A batch is the rows of some records and the offsets behind them. It is owned
+// by one reader.
+type batch struct {
+	events      *eventRows
+	transitions *transitionRows
+	receipts    *receiptRows
+	ranges      *rangeRows
+	dead        *deadRows
+	odd         *oddRows
+
+	tables []*table
+	bytes  int
+	oldest int64 // append time of the oldest record, Unix ms
+	next   offsets
+
+	sink  *Sink
+	names *names
+	ev    schemas.Event // scratch
+}
+
+// offsets are the next ones to read, by topic and partition.
+type offsets map[string]map[int32]kgo.EpochOffset
+
+func newBatch(s *Sink) *batch {
+	b := &batch{
+		events: newEventRows(), transitions: newTransitionRows(), receipts: newReceiptRows(), ranges: newRangeRows(),
+		dead: newDeadRows(), odd: newOddRows(), next: offsets{}, sink: s, names: newNames(&s.cfg),
+	}
+	b.tables = []*table{&b.events.table, &b.transitions.table, &b.receipts.table, &b.ranges.table, &b.dead.table, &b.odd.table}
+	return b
+}
+
+// reset empties the batch; its memory is used again.
+func (b *batch) reset() {
+	for _, t := range b.tables {
+		t.reset()
+	}
+	b.bytes, b.oldest, b.next = 0, 0, offsets{}
+}
+
+func (b *batch) rows() (n int) {
+	for _, t := range b.tables {
+		n += t.rows
+	}
+	return n
+}
+
+// add takes the records of one partition, and an error if a batch of it cannot
+// be read.
+func (b *batch) add(ctx context.Context, topic schemas.TopicID, p kgo.FetchTopicPartition) {
+	for _, rec := range p.Records {
+		ms := rec.Timestamp.UnixMilli()
+		if b.oldest == 0 || ms < b.oldest {
+			b.oldest = ms
+		}
+		b.addRecord(ctx, topic, rec)
+		b.bytes += len(rec.Key) + len(rec.Value) + 128
+		for _, h := range rec.Headers {
+			b.bytes += len(h.Key) + len(h.Value)
+		}
+	}
+	if n := len(p.Records); n > 0 {
+		last := p.Records[n-1]
+		b.next.set(p.Topic, p.Partition, kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: last.Offset + 1})
+	}
+}
+
+// addRecord writes the row of one record. There is no record without one.
+func (b *batch) addRecord(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
+	t := b.sink.cfg.Topics
+	switch rec.Topic {
+	case t.Events():
+		b.addEvent(ctx, topic, rec)
+	case t.Dead():
+		readEvent(&b.ev, rec, topic)
+		b.names.complete(ctx, &b.ev)
+		b.dead.add(rec, &b.ev)
+	default:
+		if err := b.addSystem(rec); err != nil {
+			b.addOdd(rec, rec.Offset+1, err)
+		}
+	}
+}
+
+// addEvent leaves out what came back: it has its row since it first arrived.
+// A return without a valid hash counts as none, and so does route.
+func (b *batch) addEvent(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
+	readEvent(&b.ev, rec, topic)
+	if h := b.ev.ReturnHeader(); h != nil {
+		if _, err := schemas.ParseReturn(h, rec.Key, rec.Value, b.sink.cfg.Secrets.SecretKey); err == nil {
+			return
+		}
+	}
+	b.names.complete(ctx, &b.ev)
+	b.events.add(rec, &b.ev)
+}
+
+func (b *batch) addSystem(rec *kgo.Record) error {
+	id, body, ok := schemas.WireHeader(rec.Value)
+	if !ok {
+		return errors.New(schemas.NotWireFormat.Text())
+	}
+	switch kind := b.sink.kindOf(id); kind {
+	case schemas.TransitionName:
+		t, err := schemas.DecodeTransition(body)
+		if err != nil {
+			return fmt.Errorf("%s: %w", kind, err)
+		}
+		b.transitions.add(&t, clampMillis(rec.Timestamp.UnixMilli()))
+	case schemas.ReceiptName:
+		r, err := schemas.DecodeReceipt(body)
+		if err != nil {
+			return fmt.Errorf("%s: %w", kind, err)
+		}
+		b.receipts.add(&r, rec)
+	case schemas.SessionRangeName:
+		r, err := schemas.DecodeSessionRange(body)
+		if err != nil {
+			return fmt.Errorf("%s: %w", kind, err)
+		}
+		b.ranges.add(&r, rec)
+	default:
+		return fmt.Errorf("schema id %d is none of the audit's records", id)
+	}
+	return nil
+}
+
+func (b *batch) addOdd(rec *kgo.Record, next int64, why error) {
+	b.odd.add(rec, next, why)
+	b.sink.metrics.undecodable.WithLabelValues(rec.Topic).Inc()
+}
+
+// skip writes the row of a whole batch of records that cannot be decompressed
+// within the bound, and goes on behind it.
+func (b *batch) skip(e *kgo.ErrDecompressTooLarge) {
+	b.addOdd(&kgo.Record{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Timestamp: b.sink.cfg.Now()}, e.NextOffset, e)
+	b.next.set(e.Topic, e.Partition, kgo.EpochOffset{Epoch: e.Epoch, Offset: e.NextOffset})
+}
+
+func (o offsets) set(topic string, partition int32, next kgo.EpochOffset) {
+	m := o[topic]
+	if m == nil {
+		m = map[int32]kgo.EpochOffset{}
+		o[topic] = m
+	}
+	m[partition] = next
+}
+
+// merge takes newer's offsets over o's.
+func (o offsets) merge(newer offsets) {
+	for topic, m := range newer {
+		for p, next := range m {
+			o.set(topic, p, next)
+		}
+	}
+}
+
+// drop forgets partitions.
+func (o offsets) drop(lost map[string][]int32) {
+	for topic, partitions := range lost {
+		for p := range o[topic] {
+			if slices.Contains(partitions, p) {
+				delete(o[topic], p)
+			}
+		}
+		if len(o[topic]) == 0 {
+			delete(o, topic)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package audit
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/schemas"
+)
+
+// deadRows is the table dead_letters.
+type deadRows struct {
+	table
+	identity
+	generation, attempt   []int32
+	replay                []string
+	kind, channel, source []string
+	reason, err, step     []string
+	deadAt                []int64
+	partition             []int32
+	offset                []int64
+	key                   []string
+	headers               []headers
+	payload               []string
+}
+
+func newDeadRows() *deadRows {
+	r := &deadRows{}
+	r.table = define("dead_letters", append(r.identity.columns(),
+		int32s("generation", &r.generation), int32s("attempt", &r.attempt), text("replay", &r.replay),
+		text("type", &r.kind), text("channel", &r.channel), text("source", &r.source),
+		text("reason", &r.reason), text("error", &r.err), text("step", &r.step),
+		millis("dead_at", &r.deadAt), int32s("dead_partition", &r.partition), int64s("dead_offset", &r.offset),
+		text("key", &r.key), maps("headers", &r.headers), text("payload", &r.payload))...)
+	return r
+}
+
+// add appends the row of a dead letter: ev is rec, read and completed, with
+// its own place as origin until the letter's headers say better.
+func (r *deadRows) add(rec *kgo.Record, ev *schemas.Event) {
+	deadAt := ev.Origin.AcceptedAt
+	l := readLetter(rec)
+	if l.origin != (schemas.Origin{}) {
+		ev.Origin = l.origin
+		ev.Origin.AcceptedAt = sane(l.origin.AcceptedAt, deadAt)
+	}
+	r.identity.add(clip(ev.Tenant), ev.Origin, ev.IDText())
+	r.generation = append(r.generation, max(int32(l.generation), 0))
+	r.attempt = append(r.attempt, l.attempt)
+	r.replay = append(r.replay, l.job)
+	r.kind = append(r.kind, ev.Type)
+	r.channel = append(r.channel, ev.Channel)
+	r.source = append(r.source, ev.SourceText())
+	r.reason = append(r.reason, l.reason)
+	r.err = append(r.err, l.err)
+	r.step = append(r.step, l.step)
+	r.deadAt = append(r.deadAt, deadAt)
+	r.partition = append(r.partition, rec.Partition)
+	r.offset = append(r.offset, rec.Offset)
+	r.key = append(r.key, view(rec.Key))
+	r.headers = append(r.headers, l.original)
+	r.payload = append(r.payload, view(rec.Value))
+	r.rows++
+}
+
+// A letter is what the headers of a record on dead say about it.
+type letter struct {
+	origin            schemas.Origin // zero: the header is missing or cannot be read
+	generation        int
+	attempt           int32
+	job               string
+	reason, err, step string
+	original          headers // without the internal ones
+}
+
+// readLetter reads the internal headers. One that cannot be read counts as
+// missing: the letter is kept whatever its headers say.
+func readLetter(rec *kgo.Record) letter {
+	l := letter{original: make(headers, 0, len(rec.Headers))}
+	for _, h := range rec.Headers {
+		if !strings.HasPrefix(h.Key, schemas.HeaderInternal) {
+			l.original = append(l.original, h)
+			continue
+		}
+		switch v := view(h.Value); h.Key {
+		case schemas.HeaderOrigin:
+			if o, generation, job, err := schemas.ParseOriginHeader(h.Value); err == nil {
+				l.origin, l.generation, l.job = o, generation, job
+			}
+		case schemas.HeaderAttempt:
+			if n, err := strconv.ParseInt(v, 10, 32); err == nil {
+				l.attempt = max(int32(n), 0)
+			}
+		case schemas.HeaderReason:
+			l.reason = v
+		case schemas.HeaderError:
+			l.err = v
+		case schemas.HeaderStep:
+			l.step = v
+		}
+	}
+	return l
+}
+
+// oddRows is the table undecodable.
+type oddRows struct {
+	table
+	topic        []string
+	partition    []int32
+	offset, next []int64
+	appendedAt   []int64
+	err          []string
+	key, value   []string
+}
+
+func newOddRows() *oddRows {
+	r := &oddRows{}
+	r.table = define("undecodable",
+		text("topic", &r.topic), int32s("partition", &r.partition), int64s("offset", &r.offset), int64s("next_offset", &r.next),
+		millis("appended_at", &r.appendedAt), text("error", &r.err), text("key", &r.key), text("value", &r.value))
+	return r
+}
+
+func (r *oddRows) add(rec *kgo.Record, next int64, why error) {
+	r.topic = append(r.topic, rec.Topic)
+	r.partition = append(r.partition, rec.Partition)
+	r.offset = append(r.offset, rec.Offset)
+	r.next = append(r.next, next)
+	r.appendedAt = append(r.appendedAt, clampMillis(rec.Timestamp.UnixMilli()))
+	r.err = append(r.err, why.Error())
+	r.key = append(r.key, view(rec.Key))
+	r.value = append(r.value, view(rec.Value))
+	r.rows++
+}

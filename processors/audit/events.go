@@ -1,0 +1,108 @@
+package audit
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/schemas"
+)
+
+// maxTenant is how much of a key that is no legal tenant is kept in the tenant
+// column; the record's own table keeps the whole.
+const maxTenant = 256
+
+// eventRows is the table events.
+type eventRows struct {
+	table
+	identity
+	kind, channel, source   []string
+	occurredAt              []int64
+	region, class           []string
+	idempotencyKey, traceID []string
+	schemaID                []int32
+	headers                 []headers
+	payload                 []string
+}
+
+func newEventRows() *eventRows {
+	r := &eventRows{}
+	r.table = define("events", append(r.identity.columns(),
+		text("type", &r.kind), text("channel", &r.channel), text("source", &r.source), millis("occurred_at", &r.occurredAt),
+		text("region", &r.region), text("class", &r.class), text("idempotency_key", &r.idempotencyKey), text("trace_id", &r.traceID),
+		int32s("schema_id", &r.schemaID), maps("headers", &r.headers), text("payload", &r.payload))...)
+	return r
+}
+
+// add appends the row of ev, which rec is: read, completed by names, no return.
+func (r *eventRows) add(rec *kgo.Record, ev *schemas.Event) {
+	r.identity.add(clip(ev.Tenant), ev.Origin, ev.IDText())
+	r.kind = append(r.kind, ev.Type)
+	r.channel = append(r.channel, ev.Channel)
+	r.source = append(r.source, ev.SourceText())
+	r.occurredAt = append(r.occurredAt, occurredAt(ev))
+	r.region = append(r.region, ev.Region)
+	r.class = append(r.class, ev.Class.String())
+	r.idempotencyKey = append(r.idempotencyKey, ev.IdempotencyKey)
+	r.traceID = append(r.traceID, traceID(ev.Traceparent))
+	r.schemaID = append(r.schemaID, ev.SchemaID)
+	r.headers = append(r.headers, rec.Headers)
+	r.payload = append(r.payload, view(rec.Value))
+	r.rows++
+}
+
+func (id *identity) add(tenant string, o schemas.Origin, eventID string) {
+	id.tenant = append(id.tenant, tenant)
+	id.acceptedAt = append(id.acceptedAt, o.AcceptedAt)
+	id.originTopic = append(id.originTopic, o.Topic.String())
+	id.originPartition = append(id.originPartition, o.Partition)
+	id.originOffset = append(id.originOffset, o.Offset)
+	id.eventID = append(id.eventID, eventID)
+}
+
+// readEvent fills ev from a record of events, or of dead, which keeps the
+// original headers. A value without a wire format header has schema id -1.
+func readEvent(ev *schemas.Event, rec *kgo.Record, topic schemas.TopicID) {
+	ev.Reset(schemas.Origin{
+		Topic: topic, Partition: rec.Partition, Offset: rec.Offset, AcceptedAt: clampMillis(rec.Timestamp.UnixMilli()),
+	}, rec.Topic, rec.Key, rec.Value)
+	for _, h := range rec.Headers {
+		ev.SetHeader(h.Key, h.Value)
+	}
+	if id, _, ok := schemas.WireHeader(rec.Value); ok {
+		ev.SchemaID = id
+	}
+}
+
+// occurredAt is ce_time in Unix ms, or else the append time, which is also
+// taken for a time that the column cannot hold.
+func occurredAt(ev *schemas.Event) int64 {
+	if ev.Time == "" || len(ev.Time) > 64 {
+		return ev.Origin.AcceptedAt
+	}
+	t, err := time.Parse(time.RFC3339Nano, ev.Time)
+	if err != nil || clampMillis(t.UnixMilli()) != t.UnixMilli() {
+		return ev.Origin.AcceptedAt
+	}
+	return t.UnixMilli()
+}
+
+// traceID is the trace id of a W3C traceparent, "" if there is none.
+func traceID(traceparent string) string {
+	if len(traceparent) < 55 || traceparent[2] != '-' || traceparent[35] != '-' {
+		return ""
+	}
+	return traceparent[3:35]
+}
+
+// maxMillis is the last time kept, in 2109: v_status_now packs one in 42 bits.
+const maxMillis = 1<<42 - 1
+
+func clampMillis(ms int64) int64 { return min(max(ms, 0), maxMillis) }
+
+func clip(tenant string) string {
+	if len(tenant) > maxTenant {
+		return tenant[:maxTenant]
+	}
+	return tenant
+}

@@ -1,0 +1,30 @@
+package audit
+
+import (
+	"unsafe"
+
+	chcolumn "github.com/ClickHouse/clickhouse-go/v2/lib/column"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// headers are a record's headers as the client writes a Map from them: in
+// order, repeated names and all, for ClickHouse keeps both.
+type headers []kgo.RecordHeader
+
+// Iterator walks the pairs.
+func (h headers) Iterator() chcolumn.MapIterator { return &headerIterator{h: h, i: -1} }
+
+// Put is never called: nothing is read into headers.
+func (h headers) Put(any, any) { panic("audit: headers are only written") }
+
+type headerIterator struct {
+	h headers
+	i int
+}
+
+func (it *headerIterator) Next() bool { it.i++; return it.i < len(it.h) }
+func (it *headerIterator) Key() any   { return it.h[it.i].Key }
+func (it *headerIterator) Value() any { return view(it.h[it.i].Value) }
+
+// view is b as a string without a copy: record memory is never modified.
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -1,0 +1,255 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/spillway/spillway/schemas"
+)
+
+// reading says what one reader reads.
+type reading struct {
+	name, group string
+	topics      []string
+	isolation   kgo.IsolationLevel
+}
+
+// A reader is one member of one group and its batch:
+//
+//	poll ─▶ add rows ─▶ (rows, bytes or 250 ms) ─▶ insert ─┬▶ acknowledged ─▶ commit ─▶ poll
+//	                                                 ▲     └▶ failed: pause ─┐
+//	                                                 └───────────────────────┘
+//
+// While it inserts it does not poll, so a ClickHouse that is down or slow holds
+// one batch and the client's one prefetched response a broker in memory, and
+// the topics hold the rest.
+type reader struct {
+	reading
+	sink  *Sink
+	cl    *kgo.Client
+	batch *batch
+
+	// mu is held while anything is in flight that a revocation must wait for: an
+	// attempt to insert, a commit, and the pair of them. It is free in pauses.
+	mu    sync.Mutex
+	acked offsets // guarded by mu: inserted, not committed yet
+}
+
+// read runs a reader until ctx ends and its last batch is written.
+func (s *Sink) read(ctx context.Context, what reading) error {
+	r := &reader{reading: what, sink: s, batch: newBatch(s), acked: offsets{}}
+	cl, err := kgo.NewClient(append(append([]kgo.Opt{}, s.cfg.Kafka...), r.options()...)...)
+	if err != nil {
+		return fmt.Errorf("audit: Kafka client of %s: %w", what.name, err)
+	}
+	r.cl = cl
+	defer cl.CloseAllowingRebalance()
+	for ctx.Err() == nil {
+		if err := r.take(ctx, r.poll(ctx)); err != nil {
+			return err
+		}
+		if err := r.flushIfDue(ctx); err != nil {
+			return err
+		}
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	defer cancel()
+	return r.flush(drain)
+}
+
+func (r *reader) options() []kgo.Opt {
+	return []kgo.Opt{
+		kgo.ConsumerGroup(r.group), kgo.ConsumeTopics(r.topics...), kgo.FetchIsolationLevel(r.isolation),
+		kgo.InstanceID("audit/" + r.sink.cfg.Node + "/" + r.name), kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(6 * time.Second), kgo.HeartbeatInterval(2 * time.Second),
+		// The defaults would begin at the end after data loss, or skip.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsRevoked(r.release), kgo.OnPartitionsLost(r.release),
+		// Few large responses: half of the flush interval is no delay that counts.
+		kgo.FetchMinBytes(512 << 10), kgo.FetchMaxWait(max(r.sink.cfg.FlushEvery/2, 10*time.Millisecond)),
+		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(4 << 20),
+		kgo.MaxDecompressBatchBytes(schemas.MaxRouteBatch),
+	}
+}
+
+// poll returns what comes until the batch is due.
+func (r *reader) poll(ctx context.Context) kgo.Fetches {
+	if r.batch.rows() > 0 || len(r.batch.next) > 0 || r.pending() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.sink.cfg.FlushEvery)
+		defer cancel()
+	}
+	return r.cl.PollRecords(ctx, r.sink.cfg.MaxRows)
+}
+
+// pending reports whether a commit failed and must be repeated.
+func (r *reader) pending() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.acked) > 0
+}
+
+// take adds what was polled to the batch. A rebalance waits until it is done.
+func (r *reader) take(ctx context.Context, fetches kgo.Fetches) error {
+	defer r.cl.AllowRebalance()
+	var fatal error
+	fetches.EachError(func(topic string, partition int32, err error) { fatal = errors.Join(fatal, r.fetchError(topic, partition, err)) })
+	if fatal != nil {
+		return fatal
+	}
+	fetches.EachTopic(func(t kgo.FetchTopic) {
+		t.EachPartition(func(p kgo.FetchPartition) {
+			r.batch.add(ctx, t.TopicID, kgo.FetchTopicPartition{Topic: t.Topic, FetchPartition: p})
+		})
+		if t.TopicID == (schemas.TopicID{}) && fetches.NumRecords() > 0 {
+			fatal = fmt.Errorf("audit: Kafka gives no id of topic %s; it must be 4.0 or newer", t.Topic)
+		}
+	})
+	return fatal
+}
+
+// fetchError handles what a poll reports about a partition: a batch that cannot
+// be decompressed becomes a row and is passed, the rest the client retries.
+func (r *reader) fetchError(topic string, partition int32, err error) error {
+	var tooLarge *kgo.ErrDecompressTooLarge
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &tooLarge):
+		r.batch.skip(tooLarge)
+		r.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: tooLarge.Epoch, Offset: tooLarge.NextOffset}}})
+	case errors.Is(err, kgo.ErrClientClosed):
+		return fmt.Errorf("audit: %w", err)
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.FencedInstanceID):
+		return fmt.Errorf("audit: read %s: %w", topic, err)
+	default:
+		r.sink.cfg.Logger.Warn("audit cannot read now; it tries again", "topic", topic, "partition", partition, "err", err)
+	}
+	return nil
+}
+
+// flushIfDue flushes a batch that is full, or that a poll did not make grow
+// until its time was over.
+func (r *reader) flushIfDue(ctx context.Context) error {
+	return r.flush(ctx)
+}
+
+// release is told that partitions are no longer ours. It returns when what is
+// in flight is answered; what was not committed by then, the next owner reads
+// again: rows of the batch that come twice are one.
+func (r *reader) release(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.acked.drop(lost)
+	r.batch.next.drop(lost)
+}
+
+// flush inserts the batch and commits, however often it takes. It gives up
+// when ctx ends: what was not committed is read again.
+func (r *reader) flush(ctx context.Context) error {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		done, err := r.attempt(ctx)
+		if done || err != nil {
+			return err
+		}
+		if wait(ctx, pause) != nil {
+			return nil
+		}
+	}
+}
+
+// attempt inserts each table that is not acknowledged yet, then commits.
+//
+//	crash before an acknowledgement    read and inserted again: rows may come twice
+//	crash before the commit            the same
+//	commit fails                       repeated with the next batch, or by the next owner
+func (r *reader) attempt(ctx context.Context) (done bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldest := r.batch.oldest
+	if err := r.insert(ctx); err != nil {
+		if ctx.Err() == nil {
+			r.sink.fault(r.name, fmt.Errorf("ClickHouse does not take rows (%w); the topics hold them", err))
+			r.sink.cfg.Logger.Debug("insert failed; it is tried again", "err", err)
+		}
+		return false, nil
+	}
+	r.sink.fault(r.name, nil)
+	r.acked.merge(r.batch.next)
+	r.batch.reset()
+	if oldest > 0 {
+		age := r.sink.cfg.Now().Sub(time.UnixMilli(oldest))
+		r.sink.metrics.lag.WithLabelValues(r.name).Set(age.Seconds())
+	}
+	if h := r.sink.hooks.beforeCommit; h != nil {
+		if err := h(); err != nil {
+			return false, err
+		}
+	}
+	return true, r.commit(ctx)
+}
+
+func (r *reader) insert(ctx context.Context) error {
+	for _, t := range r.batch.tables {
+		if t.rows == 0 {
+			continue
+		}
+		began := r.sink.cfg.Now()
+		ctx, cancel := context.WithTimeout(ctx, r.sink.cfg.InsertTimeout)
+		err := insert(ctx, r.sink.conn, t)
+		cancel()
+		if err != nil {
+			r.sink.metrics.retries.WithLabelValues(t.name).Inc()
+			return err
+		}
+		r.sink.metrics.inserted(t.name, t.rows, r.sink.cfg.Now().Sub(began))
+		t.reset() // acknowledged: the next attempt does not repeat it
+	}
+	return nil
+}
+
+// commit tells the group what is written. The caller holds mu. What cannot be
+// committed now stays in acked, and goes with the next commit.
+func (r *reader) commit(ctx context.Context) error {
+	if len(r.acked) == 0 {
+		return nil
+	}
+	var failed error
+	r.cl.CommitOffsetsSync(ctx, r.acked, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res *kmsg.OffsetCommitResponse, err error) {
+		failed = err
+		if err == nil {
+			failed = firstCommitError(res)
+		}
+	})
+	if failed == nil {
+		r.acked = offsets{}
+		r.sink.metrics.commits.WithLabelValues("ok").Inc()
+		return nil
+	}
+	r.sink.metrics.commits.WithLabelValues("failed").Inc()
+	if errors.Is(failed, kerr.FencedInstanceID) {
+		return fmt.Errorf("audit: another process runs as node %s: %w", r.sink.cfg.Node, failed)
+	}
+	if ctx.Err() == nil {
+		r.sink.cfg.Logger.Warn("commit of offsets failed; it goes with the next one", "err", failed)
+	}
+	return nil
+}
+
+func firstCommitError(res *kmsg.OffsetCommitResponse) error {
+	for _, t := range res.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return fmt.Errorf("partition %s/%d: %w", t.Topic, p.Partition, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package audit
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/schemas"
+)
+
+// transitionRows is the table transitions.
+type transitionRows struct {
+	table
+	identity
+	generation, attempt    []int32
+	status                 []int8
+	path, reason, replay   []string
+	at, latency            []int64
+	node, session, traceID []string
+	home                   []int32
+	epoch                  []uint64
+	cursor                 []int64
+	epochs                 map[epochKey]uint64 // a hash per row would cost more than the row; bounded, see epochOf
+}
+
+type epochKey struct {
+	topic schemas.TopicID
+	home  int32
+}
+
+func newTransitionRows() *transitionRows {
+	r := &transitionRows{epochs: map[epochKey]uint64{}}
+	r.table = define("transitions", append(r.identity.columns(),
+		int32s("generation", &r.generation), int32s("attempt", &r.attempt), int8s("status", &r.status),
+		text("path", &r.path), text("reason", &r.reason), text("replay", &r.replay),
+		millis("at", &r.at), int64s("latency_us", &r.latency),
+		text("node", &r.node), text("session", &r.session), text("trace_id", &r.traceID),
+		int32s("home", &r.home), uint64s("epoch", &r.epoch), int64s("cursor", &r.cursor))...)
+	return r
+}
+
+// add appends the row of t, read from a record appended at ms.
+func (r *transitionRows) add(t *schemas.Transition, ms int64) {
+	o := t.Origin
+	o.AcceptedAt = sane(o.AcceptedAt, ms)
+	r.identity.add(clip(t.Tenant), o, t.EventID)
+	r.generation = append(r.generation, max(t.Generation, 0))
+	r.attempt = append(r.attempt, max(t.Attempt, 0))
+	r.status = append(r.status, int8(t.Status))
+	r.path = append(r.path, t.Path)
+	r.reason = append(r.reason, string(t.Reason))
+	r.replay = append(r.replay, t.Replay)
+	r.at = append(r.at, clampMillis(t.At))
+	r.latency = append(r.latency, t.LatencyUS)
+	r.node = append(r.node, t.Node)
+	r.session = append(r.session, t.Session)
+	r.traceID = append(r.traceID, t.TraceID)
+	r.home = append(r.home, t.Home)
+	r.epoch = append(r.epoch, r.epochOf(epochKey{o.Topic, t.Home}))
+	r.cursor = append(r.cursor, t.Cursor)
+	r.rows++
+}
+
+// epochOf remembers 4,096 epochs, which is more than any deployment has, and
+// forgets them all when garbage makes them more.
+func (r *transitionRows) epochOf(k epochKey) uint64 {
+	e, ok := r.epochs[k]
+	if !ok {
+		if len(r.epochs) == 4096 {
+			clear(r.epochs)
+		}
+		e = schemas.Epoch(k.topic, k.home)
+		r.epochs[k] = e
+	}
+	return e
+}
+
+// receiptRows is the table receipts.
+type receiptRows struct {
+	table
+	tenant         []string
+	home           []int32
+	epoch          []uint64
+	cursor         []int64
+	region, node   []string
+	appendedAt, at []int64
+	sessions       []int32
+	latency        []int64
+	partition      []int32
+	offset         []int64
+	item           []uint32
+}
+
+func newReceiptRows() *receiptRows {
+	r := &receiptRows{}
+	r.table = define("receipts",
+		text("tenant", &r.tenant), int32s("home", &r.home), uint64s("epoch", &r.epoch), int64s("cursor", &r.cursor),
+		text("region", &r.region), text("node", &r.node), millis("appended_at", &r.appendedAt), millis("at", &r.at),
+		int32s("sessions", &r.sessions), int64s("latency_us", &r.latency),
+		int32s("audit_partition", &r.partition), int64s("audit_offset", &r.offset), uint32s("item", &r.item))
+	return r
+}
+
+// add appends one row per delivery. Two receipts may name the same event, for
+// a resuming session gets it again: both count, hence the record's place.
+func (r *receiptRows) add(rc *schemas.Receipt, rec *kgo.Record) {
+	ms := clampMillis(rec.Timestamp.UnixMilli())
+	tenant := clip(rc.Tenant)
+	for i, d := range rc.Deliveries {
+		r.tenant = append(r.tenant, tenant)
+		r.home = append(r.home, rc.Home)
+		r.epoch = append(r.epoch, uint64(rc.Epoch))
+		r.cursor = append(r.cursor, d.Cursor)
+		r.region = append(r.region, rc.Region)
+		r.node = append(r.node, rc.Node)
+		r.appendedAt = append(r.appendedAt, sane(d.Appended, ms))
+		r.at = append(r.at, sane(rc.At, ms))
+		r.sessions = append(r.sessions, d.Sessions)
+		r.latency = append(r.latency, d.LatencyUS)
+		r.partition = append(r.partition, rec.Partition)
+		r.offset = append(r.offset, rec.Offset)
+		r.item = append(r.item, uint32(i))
+	}
+	r.rows += len(rc.Deliveries)
+}
+
+// rangeRows is the table session_ranges.
+type rangeRows struct {
+	table
+	tenant                         []string
+	home                           []int32
+	epoch                          []uint64
+	session, subject, node, region []string
+	channel                        []string
+	from, to, acked                []int64
+	closeCode                      []int32
+	openedAt, at                   []int64
+	partition                      []int32
+	offset                         []int64
+}
+
+func newRangeRows() *rangeRows {
+	r := &rangeRows{}
+	r.table = define("session_ranges",
+		text("tenant", &r.tenant), int32s("home", &r.home), uint64s("epoch", &r.epoch),
+		text("session", &r.session), text("subject", &r.subject), text("node", &r.node), text("region", &r.region), text("channel", &r.channel),
+		int64s("from_cursor", &r.from), int64s("to_cursor", &r.to), int64s("acked_cursor", &r.acked), int32s("close_code", &r.closeCode),
+		millis("opened_at", &r.openedAt), millis("at", &r.at), int32s("audit_partition", &r.partition), int64s("audit_offset", &r.offset))
+	return r
+}
+
+func (r *rangeRows) add(s *schemas.SessionRange, rec *kgo.Record) {
+	ms := clampMillis(rec.Timestamp.UnixMilli())
+	r.tenant = append(r.tenant, clip(s.Tenant))
+	r.home = append(r.home, s.Home)
+	r.epoch = append(r.epoch, uint64(s.Epoch))
+	r.session = append(r.session, s.Session)
+	r.subject = append(r.subject, s.Subject)
+	r.node = append(r.node, s.Node)
+	r.region = append(r.region, s.Region)
+	r.channel = append(r.channel, s.Channel)
+	r.from = append(r.from, s.From)
+	r.to = append(r.to, s.To)
+	r.acked = append(r.acked, s.Acked)
+	r.closeCode = append(r.closeCode, s.CloseCode)
+	r.openedAt = append(r.openedAt, sane(s.OpenedAt, ms))
+	r.at = append(r.at, sane(s.At, ms))
+	r.partition = append(r.partition, rec.Partition)
+	r.offset = append(r.offset, rec.Offset)
+	r.rows++
+}
+
+// sane is ms, a time that a record tells of, or the record's own append time
+// if it cannot be true: tables are partitioned by such times, and a record with
+// an absurd one must neither make a partition of its own nor vanish as expired.
+func sane(ms, appended int64) int64 {
+	const day = int64(24 * time.Hour / time.Millisecond)
+	if ms > appended+day || ms < appended-90*day {
+		return appended
+	}
+	return ms
+}

@@ -1,0 +1,168 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+)
+
+// Pauses between attempts while ClickHouse does not answer: doubled from the
+// first to the last, which bounds how late the sink notices that it is back.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 3 * time.Second
+)
+
+// A Sink writes the topics of one deployment to ClickHouse. Several may share
+// the work: the consumer groups divide the partitions.
+type Sink struct {
+	cfg     Config
+	conn    driver.Conn
+	metrics *metrics
+	kinds   map[int32]string // name of a system record by schema id
+
+	faults sync.Map // who → string: why it cannot work now
+	hooks  hooks
+}
+
+// hooks are places where tests make it fail.
+type hooks struct {
+	beforeCommit func() error // an error ends the reader as a crash would
+}
+
+// New makes a sink. It connects when it runs.
+func New(cfg Config) (*Sink, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	conn, err := cfg.Server.Open()
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{cfg: cfg, conn: conn, metrics: newMetrics(cfg.Registerer), kinds: map[int32]string{}}
+	for name, id := range cfg.SchemaIDs {
+		s.kinds[id] = name
+	}
+	s.fault("tables", errors.New("ClickHouse has not answered yet; auditing catches up from the topics when it does"))
+	return s, nil
+}
+
+// Ready is nil while the sink does its work, or says why it cannot. The topics
+// hold what it has not written.
+func (s *Sink) Ready() error {
+	var all []error
+	s.faults.Range(func(_, err any) bool {
+		all = append(all, err.(error))
+		return true
+	})
+	return errors.Join(all...)
+}
+
+func (s *Sink) fault(who string, err error) {
+	if err == nil {
+		s.faults.Delete(who)
+		return
+	}
+	s.faults.Store(who, err)
+}
+
+// Run waits for ClickHouse and its tables, then reads and writes until ctx
+// ends; then it writes what it holds and commits. An error means that Kafka
+// cannot be used as configured.
+func (s *Sink) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.conn.Close()) }()
+	if err := s.awaitTables(ctx); err != nil {
+		return nil // ctx ended before anything was read
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	prefix := s.cfg.Topics.Prefix
+	g.Go(func() error {
+		return s.read(ctx, reading{
+			name: "events", group: prefix + "audit.events", topics: []string{s.cfg.Topics.Events()}, isolation: kgo.ReadUncommitted(),
+		})
+	})
+	g.Go(func() error {
+		return s.read(ctx, reading{
+			name: "audit", group: prefix + "audit", topics: []string{s.cfg.Topics.Audit(), s.cfg.Topics.Dead()}, isolation: kgo.ReadCommitted(),
+		})
+	})
+	return g.Wait()
+}
+
+// awaitTables returns when the tables are there; it makes them if it may.
+func (s *Sink) awaitTables(ctx context.Context) error {
+	said := ""
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := s.prepareTables(ctx)
+		s.fault("tables", err)
+		if err == nil {
+			return nil
+		}
+		if err.Error() != said && ctx.Err() == nil {
+			said = err.Error()
+			s.cfg.Logger.Warn("audit waits for ClickHouse; the topics hold what happens meanwhile", "err", err)
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Sink) prepareTables(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.InsertTimeout)
+	defer cancel()
+	cfg := MigrateConfig{Server: s.cfg.Server, Retention: s.cfg.Retention}
+	if s.cfg.Migrate {
+		applied, err := Migrate(ctx, cfg)
+		if len(applied) > 0 {
+			s.cfg.Logger.Info("ClickHouse tables made", "migrations", strings.Join(applied, " "))
+		}
+		if err != nil {
+			return fmt.Errorf("ClickHouse: %w", err)
+		}
+		return nil
+	}
+	differs, err := Check(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("ClickHouse: %w", err)
+	}
+	for _, d := range differs {
+		if !strings.Contains(d, "retention") { // a matter of taste: it stops nothing
+			return fmt.Errorf("ClickHouse: %s; run spillway setup", d)
+		}
+	}
+	return nil
+}
+
+// wait returns nil after d, or ctx's error at once when it ends.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// kindOf is the name of the system record with this schema id, "" for others.
+// An id that the configuration does not know may be a later registration.
+func (s *Sink) kindOf(id int32) string {
+	if name, ok := s.kinds[id]; ok {
+		return name
+	}
+	if s.cfg.Schemas != nil {
+		if sc, _ := s.cfg.Schemas.Schema(id); sc != nil {
+			return sc.Name()
+		}
+	}
+	return ""
+}
