@@ -13,6 +13,7 @@ import (
 // A Report is a run's outcome. Failures is empty if everything added up.
 type Report struct {
 	Run          string         `json:"run"`
+	StartedAt    int64          `json:"started_at"` // Unix ms
 	Duration     float64        `json:"duration_s"`
 	Speed        float64        `json:"speed"`
 	Offered      int            `json:"offered"`       // events, each counted once
