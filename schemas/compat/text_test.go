@@ -1,6 +1,8 @@
 package compat
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -32,5 +34,22 @@ func TestAmbiguous(t *testing.T) {
 	}
 	if err := Ambiguous(avro.MustParse(`["bytes","string"]`)); err == nil || !strings.Contains(err.Error(), "bytes and string") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestOwnSchemas: the system's own records and the samples pass the check.
+func TestOwnSchemas(t *testing.T) {
+	files, err := filepath.Glob("../*.avsc")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("found %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found, err := CheckTexts(FullTransitive, string(text), []string{string(text)}); err != nil || len(found) > 0 {
+			t.Errorf("%s: %v, %v", file, found, err)
+		}
 	}
 }

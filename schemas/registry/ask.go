@@ -84,6 +84,7 @@ func (c *Client) Ask(id int) bool {
 	}
 	if len(c.pending) >= c.cfg.MaxPending {
 		c.metrics.unasked.Inc()
+		c.sweepLocked()
 		return false
 	}
 	c.pending = append(c.pending, id)
@@ -94,6 +95,28 @@ func (c *Client) Ask(id int) bool {
 		go c.ask()
 	}
 	return true
+}
+
+// sweepEvery is how often a full queue makes the client load all schemas.
+const sweepEvery = 10 * time.Second
+
+// sweepLocked loads all schemas in the background: while random ids crowd out
+// the questions, one request learns every id that is real.
+func (c *Client) sweepLocked() {
+	now := c.cfg.Now()
+	if now.Before(c.nextSweep) {
+		return
+	}
+	c.nextSweep = now.Add(sweepEvery)
+	c.done.Add(1)
+	go func() {
+		defer c.done.Done()
+		ctx, cancel := context.WithTimeout(c.base, c.cfg.Timeout)
+		defer cancel()
+		if err := c.Preload(ctx); err != nil {
+			c.log.Debug("schemas not swept", "err", err)
+		}
+	}()
 }
 
 // ask takes ids from the queue until it is empty. An id whose question fails

@@ -17,7 +17,8 @@
 // arbitrary ones are forgotten and asked again when they are met again,
 // counted. Absent ids and names (MaxAbsent): arbitrary ones are forgotten.
 // Waiting questions (MaxPending): more are not queued, counted; the id stays
-// unknown and is asked when it is met again. Requests: PerSecond, so that
+// unknown and is asked when it is met again, and all schemas are loaded at most
+// every 10 s, so that random ids cannot crowd out real ones. Requests: PerSecond, so that
 // random ids cannot storm the registry; after a failure none for a moment that
 // doubles from 100 ms to 5 s.
 package registry
@@ -104,6 +105,8 @@ type Client struct {
 	askers   int
 	latest   map[string]*latest // by record name
 	backoff  backoff
+
+	nextSweep time.Time // no sweep before
 }
 
 // New makes a client. It asks nothing yet.

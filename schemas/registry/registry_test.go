@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -315,6 +316,24 @@ func TestRandomIDs(t *testing.T) {
 	wantIs(t, err, ErrUnavailable)
 	_, err = c.Latest(t.Context(), "x")
 	wantIs(t, err, ErrUnavailable)
+}
+
+// TestRealIDAmongRandom: a queue full of ids that nobody registered does not
+// keep a real one unknown.
+func TestRealIDAmongRandom(t *testing.T) {
+	w := newWorld(t)
+	id := w.register(t, "demo.Message", message)
+	c := w.client(t, func(cfg *Config) { cfg.PerSecond, cfg.MaxPending = 0.001, 3 })
+	for i := range 100 {
+		c.Ask(1000 + i)
+	}
+	c.Ask(id)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		if _, state := c.ByID(id); state.Answer == Known {
+			return
+		}
+	}
+	t.Error("the id stays unknown")
 }
 
 func TestKnownIsBounded(t *testing.T) {
