@@ -50,7 +50,7 @@ func (e *Engine) runChild(ctx context.Context, lib string) (sound bool, err erro
 	age := time.NewTimer(soundAfter)
 	defer age.Stop()
 	e.gate.pause()
-	e.set(State{Phase: Ready})
+	e.set(State{Phase: Ready, PID: c.cmd.Process.Pid})
 	e.cfg.Logger.Info("ClickHouse engine ready", "addr", e.Addr(), "dir", e.cfg.Dir, "pid", c.cmd.Process.Pid)
 	defer e.gate.resume() // before stop: who comes from now on hears why
 	for {

@@ -100,6 +100,7 @@ type State struct {
 	Phase    Phase
 	Progress Progress // while Fetching
 	Err      error    // while Unavailable: one line that names the remedy
+	PID      int      // of the child, while Ready
 }
 
 // String is the state in a few words for a person.
