@@ -29,6 +29,9 @@
 //
 // Everything here is safe for concurrent use, and all work and memory is
 // bounded by the size limit that the caller gives and by MaxDepth.
+//
+// The package is larger than others because nodes, tokens and texts know each
+// other and nobody else needs them.
 package codec
 
 import (

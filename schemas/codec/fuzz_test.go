@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/spillway/spillway/schemas"
+	"github.com/twmb/avro"
 )
 
 // fuzzSchemas are picked by the first byte of a fuzz input.
@@ -31,13 +32,18 @@ func known(t *testing.T, err error) {
 	}
 }
 
-// FuzzDecode: any bytes are an error of the table, or JSON that is valid,
-// bounded, and stands for the same bytes from then on.
+// FuzzDecode: any bytes are an error of the table, or a value to the avro
+// library too and JSON that is valid, bounded, and stands for the same bytes
+// from then on.
 func FuzzDecode(f *testing.F) {
 	codecs := fuzzSchemas(f)
 	for i := range codecs {
 		f.Add(uint8(i), []byte("\x00\x00\x00\x00\x00"))
 		f.Add(uint8(i), []byte("\x02\x02a\x02\x02\x04ab\x00\x02\x00\x00"))
+	}
+	var libraries []*avro.Schema
+	for _, c := range codecs {
+		libraries = append(libraries, avro.MustParse(c.Text()))
 	}
 	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
 		c := codecs[int(which)%len(codecs)]
@@ -52,6 +58,10 @@ func FuzzDecode(f *testing.F) {
 		}
 		if len(text) > fuzzMax || !json.Valid(text) {
 			t.Fatalf("%x: JSON is %d bytes: %s", body, len(text), text)
+		}
+		var decoded any
+		if rest, err := libraries[int(which)%len(codecs)].Decode(body, &decoded); err != nil || len(rest) > 0 {
+			t.Fatalf("%x: the avro library does not decode it: %v", body, err)
 		}
 		again, err := c.AppendAvro(nil, text, fuzzMax)
 		if err != nil {

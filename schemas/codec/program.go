@@ -193,24 +193,24 @@ func (c *compiler) union(s *avro.SchemaNode, namespace string) (*node, error) {
 }
 
 func primitive(name string) *node {
-	make := func(o op, k kindSet) *node { return &node{op: o, wire: o, says: name, json: k} }
+	of := func(o op, k kindSet) *node { return &node{op: o, wire: o, says: name, json: k} }
 	switch name {
 	case "null":
-		return make(opNull, kinds(kindNull))
+		return of(opNull, kinds(kindNull))
 	case "boolean":
-		return make(opBool, kinds(kindTrue, kindFalse))
+		return of(opBool, kinds(kindTrue, kindFalse))
 	case "int":
-		return make(opInt, kinds(kindNumber))
+		return of(opInt, kinds(kindNumber))
 	case "long":
-		return make(opLong, kinds(kindNumber, kindString))
+		return of(opLong, kinds(kindNumber, kindString))
 	case "float":
-		return make(opFloat, kinds(kindNumber, kindString))
+		return of(opFloat, kinds(kindNumber, kindString))
 	case "double":
-		return make(opDouble, kinds(kindNumber, kindString))
+		return of(opDouble, kinds(kindNumber, kindString))
 	case "bytes":
-		return make(opBytes, kinds(kindString))
+		return of(opBytes, kinds(kindString))
 	case "string":
-		return make(opString, kinds(kindString))
+		return of(opString, kinds(kindString))
 	}
 	return nil
 }

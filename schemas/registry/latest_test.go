@@ -110,6 +110,9 @@ func TestRegister(t *testing.T) {
 	if level, own, err := c.Level(t.Context(), "demo.Message"); level != compat.FullTransitive || !own || err != nil {
 		t.Errorf("level is %s %v %v", level, own, err)
 	}
+	if !sameSchema(message, strings.ReplaceAll(message, ",", ",\n ")) || sameSchema(message, message2) {
+		t.Error("sameSchema is wrong")
+	}
 	again, err := c.Register(t.Context(), "", message, compat.None)
 	if err != nil || again.ID != s.ID || again.Version != 1 {
 		t.Errorf("got %+v, %v", again, err)

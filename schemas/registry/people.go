@@ -3,14 +3,15 @@ package registry
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/spillway/spillway/schemas/codec"
 	"github.com/spillway/spillway/schemas/compat"
-	"github.com/twmb/avro"
 	"github.com/twmb/franz-go/pkg/sr"
 )
 
@@ -201,12 +202,8 @@ func recordName(text string) (string, error) {
 
 // sameSchema compares texts without white space and order of keys.
 func sameSchema(a, b string) bool {
-	if a == b {
-		return true
-	}
-	pa, errA := avro.Parse(a)
-	pb, errB := avro.Parse(b)
-	return errA == nil && errB == nil && pa.String() == pb.String()
+	var left, right any
+	return json.Unmarshal([]byte(a), &left) == nil && json.Unmarshal([]byte(b), &right) == nil && reflect.DeepEqual(left, right)
 }
 
 func (c *Client) setLevel(ctx context.Context, subject string, level compat.Level) error {
@@ -246,7 +243,7 @@ func (c *Client) create(ctx context.Context, subject, text string) (*Schema, err
 // Encode appends the wire format of plain JSON to dst, with the latest version
 // of a record's schema. max bounds JSON and Avro body in bytes, see
 // codec.AppendAvro. Errors: those of Latest, and *codec.Error.
-func (c *Client) Encode(ctx context.Context, dst []byte, name string, json []byte, max int) ([]byte, error) {
+func (c *Client) Encode(ctx context.Context, dst []byte, name string, text []byte, max int) ([]byte, error) {
 	s, err := c.Latest(ctx, name)
 	if err != nil {
 		return dst, err
@@ -254,7 +251,7 @@ func (c *Client) Encode(ctx context.Context, dst []byte, name string, json []byt
 	if s.Codec == nil {
 		return dst, fmt.Errorf("schema of %q: %w", name, s.Unsupported)
 	}
-	out, err := s.Codec.AppendAvro(codec.AppendHeader(dst, s.ID), json, max)
+	out, err := s.Codec.AppendAvro(codec.AppendHeader(dst, s.ID), text, max)
 	if err != nil {
 		return dst, err
 	}
