@@ -32,7 +32,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// The broker's settings, where they differ from kfake's own.
+// The broker's settings, where they differ from kfake's own. The others are Kafka's
+// defaults: sessions of 6 s to 5 min, transactions up to 15 min, offsets kept 7
+// days, no topic made by asking for it.
 const (
 	clusterID       = "spillway-dev"
 	maxMessageBytes = 16 << 20  // as large as a batch that Spillway's clients read; topics may set their own max.message.bytes
