@@ -174,12 +174,16 @@ func (c *Conn) events(ctx context.Context, f schemas.ServerFrame) error {
 	if n == nil || err != nil {
 		return err
 	}
-	for _, raw := range f.E {
+	for i, raw := range f.E {
 		id := eventID(raw)
 		if !n.seen.add(id) && !c.cfg.KeepRepeats {
 			continue
 		}
-		if !c.hand(ctx, Event{Pattern: n.Channel, ID: id, Cursor: f.C, Raw: raw}) {
+		cursor := f.P // resuming inside a frame repeats it, and skips nothing
+		if i == len(f.E)-1 {
+			cursor = f.C
+		}
+		if !c.hand(ctx, Event{Pattern: n.Channel, ID: id, Cursor: cursor, Raw: raw}) {
 			return ctx.Err()
 		}
 	}

@@ -141,7 +141,7 @@ const { SchemaRegistry, SchemaType } = require('@kafkajs/confluent-schema-regist
   const registry = new SchemaRegistry({ host: 'http://127.0.0.1:8081' })
   const { id } = await registry.register({ type: SchemaType.AVRO, schema: JSON.stringify({
     type: 'record', name: 'Note', namespace: 'interop', fields: [{ name: 'text', type: 'string' }, { name: 'n', type: 'long', default: 0 }],
-  }) }, { subject: 'interop.Note' })
+  }) }, { subject: 'interop.Note', compatibility: 'FULL_TRANSITIVE' })
   const producer = new Kafka({ brokers: ['127.0.0.1:9092'], logLevel: logLevel.ERROR }).producer()
   await producer.connect()
   await producer.send({ topic: 'spillway.events', messages: [{ key: 'acme', value: await registry.encode(id, { text: 'from kafkajs', n: 7 }), headers: { ce_subject: 'interop.js', ce_id: 'js-1' } }] })
