@@ -144,9 +144,10 @@ func (b *batch) addOdd(rec *kgo.Record, next int64, why error) {
 }
 
 // skip writes the row of a whole batch of records that cannot be decompressed
-// within the bound, and goes on behind it.
+// within the bound, and goes on behind it. Its append time is unknown; the day
+// is near enough, and the same if it is met again.
 func (b *batch) skip(e *kgo.ErrDecompressTooLarge) {
-	b.addOdd(&kgo.Record{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Timestamp: b.sink.cfg.Now()}, e.NextOffset, e)
+	b.addOdd(&kgo.Record{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Timestamp: b.sink.cfg.Now().Truncate(day)}, e.NextOffset, e)
 	b.next.set(e.Topic, e.Partition, kgo.EpochOffset{Epoch: e.Epoch, Offset: e.NextOffset})
 }
 

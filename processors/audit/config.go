@@ -40,8 +40,8 @@ type Config struct {
 	// such an event stays empty.
 	Schemas processors.Schemas
 	// Resolve asks the registry for one schema, so that Schemas knows it
-	// afterwards. Nil: never. It is given 200 ms, and 30 s of rest per id that
-	// stays unknown: the sink does not stand still for a name.
+	// afterwards. Nil: never. All calls for one poll get 200 ms together, and an id
+	// that stays unknown 30 s of rest: the sink does not stand still for a name.
 	Resolve func(ctx context.Context, id int32) error
 	// Node names this process; it is the static group member. Two processes
 	// with one name fence each other. Required.

@@ -10,7 +10,7 @@ import (
 
 // Bounds of asking the registry: see Config.Resolve.
 const (
-	resolveTimeout = 200 * time.Millisecond
+	resolveTimeout = 200 * time.Millisecond // for all records of a poll
 	resolveRest    = 30 * time.Second
 	maxUnknown     = 1024 // ids remembered as unknown; more forget them all
 )
@@ -25,7 +25,7 @@ type names struct {
 
 func newNames(cfg *Config) *names { return &names{cfg: cfg, unknown: map[int32]time.Time{}} }
 
-// complete fills ev. What cannot be known stays empty.
+// complete fills ev. What cannot be known before ctx ends stays empty.
 func (n *names) complete(ctx context.Context, ev *schemas.Event) {
 	if ev.Type == "" && ev.SchemaID >= 0 {
 		ev.Type = n.typeOf(ctx, ev.SchemaID)
@@ -49,11 +49,9 @@ func (n *names) typeOf(ctx context.Context, id int32) string {
 		return s.Name()
 	}
 	now := n.cfg.Now()
-	if n.cfg.Resolve == nil || now.Before(n.unknown[id]) {
+	if n.cfg.Resolve == nil || now.Before(n.unknown[id]) || ctx.Err() != nil {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
 	if err := n.cfg.Resolve(ctx, id); err == nil {
 		if s, _ := n.cfg.Schemas.Schema(id); s != nil {
 			return s.Name()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -36,6 +37,8 @@ type reader struct {
 	cl    *kgo.Client
 	batch *batch
 
+	warned string // the last warning: it is not repeated each time
+
 	// mu is held while anything is in flight that a revocation must wait for: an
 	// attempt to insert, a commit, and the pair of them. It is free in pauses.
 	mu    sync.Mutex
@@ -52,16 +55,26 @@ func (s *Sink) read(ctx context.Context, what reading) error {
 	r.cl = cl
 	defer cl.CloseAllowingRebalance()
 	for ctx.Err() == nil {
-		if err := r.take(ctx, r.poll(ctx)); err != nil {
+		if err := r.fill(ctx); err != nil {
 			return err
 		}
-		if err := r.flushIfDue(ctx); err != nil {
+		if err := r.flush(ctx); err != nil {
 			return err
 		}
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	return r.drain(ctx)
+}
+
+// drain writes what is left, in one attempt: if ClickHouse is down now, the
+// next start reads it again.
+func (r *reader) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.sink.cfg.DrainTimeout)
 	defer cancel()
-	return r.flush(drain)
+	done, err := r.attempt(ctx)
+	if !done && err == nil {
+		r.sink.cfg.Logger.Warn("the last batch is not in ClickHouse; the next start reads it again from the topics", "topic", r.topics[0])
+	}
+	return err
 }
 
 func (r *reader) options() []kgo.Opt {
@@ -80,14 +93,29 @@ func (r *reader) options() []kgo.Opt {
 	}
 }
 
-// poll returns what comes until the batch is due.
-func (r *reader) poll(ctx context.Context) kgo.Fetches {
-	if r.batch.rows() > 0 || len(r.batch.next) > 0 || r.pending() {
+// maxPoll bounds the records taken at once, and so how far a batch grows over
+// its bounds: one receipt is as many rows as it has deliveries.
+const maxPoll = 1000
+
+// fill polls until the batch is full, or its time is over since something came.
+func (r *reader) fill(ctx context.Context) error {
+	first := ctx
+	if r.pending() { // do not wait for records to repeat a commit
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.sink.cfg.FlushEvery)
+		first, cancel = context.WithTimeout(ctx, r.sink.cfg.FlushEvery)
 		defer cancel()
 	}
-	return r.cl.PollRecords(ctx, r.sink.cfg.MaxRows)
+	if err := r.take(ctx, r.cl.PollRecords(first, maxPoll)); err != nil {
+		return err
+	}
+	due, cancel := context.WithTimeout(ctx, r.sink.cfg.FlushEvery)
+	defer cancel()
+	for due.Err() == nil && r.batch.rows() < r.sink.cfg.MaxRows && r.batch.bytes < r.sink.cfg.MaxBytes {
+		if err := r.take(ctx, r.cl.PollRecords(due, maxPoll)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pending reports whether a commit failed and must be repeated.
@@ -97,21 +125,23 @@ func (r *reader) pending() bool {
 	return len(r.acked) > 0
 }
 
-// take adds what was polled to the batch. A rebalance waits until it is done.
-func (r *reader) take(ctx context.Context, fetches kgo.Fetches) error {
+// take adds what was polled to the batch. A rebalance waits until it is done,
+// so looking up names has a bound for all records together.
+func (r *reader) take(ctx context.Context, fetches kgo.Fetches) (fatal error) {
 	defer r.cl.AllowRebalance()
-	var fatal error
-	fetches.EachError(func(topic string, partition int32, err error) { fatal = errors.Join(fatal, r.fetchError(topic, partition, err)) })
-	if fatal != nil {
-		return fatal
-	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	fetches.EachError(func(topic string, partition int32, err error) {
+		fatal = errors.Join(fatal, r.fetchError(topic, partition, err))
+	})
 	fetches.EachTopic(func(t kgo.FetchTopic) {
 		t.EachPartition(func(p kgo.FetchPartition) {
+			if len(p.Records) > 0 && t.TopicID == (schemas.TopicID{}) {
+				fatal = fmt.Errorf("audit: Kafka gives no id of topic %s; it must be 4.0 or newer", t.Topic)
+				return
+			}
 			r.batch.add(ctx, t.TopicID, kgo.FetchTopicPartition{Topic: t.Topic, FetchPartition: p})
 		})
-		if t.TopicID == (schemas.TopicID{}) && fetches.NumRecords() > 0 {
-			fatal = fmt.Errorf("audit: Kafka gives no id of topic %s; it must be 4.0 or newer", t.Topic)
-		}
 	})
 	return fatal
 }
@@ -129,16 +159,11 @@ func (r *reader) fetchError(topic string, partition int32, err error) error {
 		return fmt.Errorf("audit: %w", err)
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.FencedInstanceID):
 		return fmt.Errorf("audit: read %s: %w", topic, err)
-	default:
+	case err.Error() != r.warned:
+		r.warned = err.Error()
 		r.sink.cfg.Logger.Warn("audit cannot read now; it tries again", "topic", topic, "partition", partition, "err", err)
 	}
 	return nil
-}
-
-// flushIfDue flushes a batch that is full, or that a poll did not make grow
-// until its time was over.
-func (r *reader) flushIfDue(ctx context.Context) error {
-	return r.flush(ctx)
 }
 
 // release is told that partitions are no longer ours. It returns when what is
@@ -175,10 +200,7 @@ func (r *reader) attempt(ctx context.Context) (done bool, err error) {
 	defer r.mu.Unlock()
 	oldest := r.batch.oldest
 	if err := r.insert(ctx); err != nil {
-		if ctx.Err() == nil {
-			r.sink.fault(r.name, fmt.Errorf("ClickHouse does not take rows (%w); the topics hold them", err))
-			r.sink.cfg.Logger.Debug("insert failed; it is tried again", "err", err)
-		}
+		r.insertFailed(ctx, err)
 		return false, nil
 	}
 	r.sink.fault(r.name, nil)
@@ -196,16 +218,33 @@ func (r *reader) attempt(ctx context.Context) (done bool, err error) {
 	return true, r.commit(ctx)
 }
 
+// insertFailed says so on /readyz. A database that was dropped is made anew.
+func (r *reader) insertFailed(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	var e *clickhouse.Exception
+	if errors.As(err, &e) && (e.Code == codeUnknownTable || e.Code == codeUnknownDatabase) && r.sink.cfg.Migrate {
+		err = errors.Join(err, r.sink.prepareTables(ctx))
+	}
+	r.sink.fault(r.name, fmt.Errorf("ClickHouse does not take rows (%w); the topics hold them", err))
+}
+
+// Error codes of ClickHouse (ErrorCodes.cpp).
+const (
+	codeUnknownTable    = 60
+	codeUnknownDatabase = 81
+)
+
 func (r *reader) insert(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.sink.cfg.InsertTimeout)
+	defer cancel()
 	for _, t := range r.batch.tables {
 		if t.rows == 0 {
 			continue
 		}
 		began := r.sink.cfg.Now()
-		ctx, cancel := context.WithTimeout(ctx, r.sink.cfg.InsertTimeout)
-		err := insert(ctx, r.sink.conn, t)
-		cancel()
-		if err != nil {
+		if err := insert(ctx, r.sink.conn, t); err != nil {
 			r.sink.metrics.retries.WithLabelValues(t.name).Inc()
 			return err
 		}
