@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,9 +75,9 @@ func (e *Engine) spawn(lib string) (*child, error) {
 		return nil, fmt.Errorf("share the listener: %w", err)
 	}
 	defer listener.Close()
-	args := append(e.cfg.Command[1:len(e.cfg.Command):len(e.cfg.Command)],
-		"--lib", lib, "--dir", e.cfg.Dir, "--max-memory-bytes", strconv.FormatInt(e.cfg.MaxMemoryBytes, 10))
-	c := &child{cmd: exec.Command(e.cfg.Command[0], args...), ready: make(chan string, 1), exited: make(chan struct{})}
+	args := slices.Concat(politely(), e.cfg.Command,
+		[]string{"--lib", lib, "--dir", e.cfg.Dir, "--max-memory-bytes", strconv.FormatInt(e.cfg.MaxMemoryBytes, 10)})
+	c := &child{cmd: exec.Command(args[0], args[1:]...), ready: make(chan string, 1), exited: make(chan struct{})}
 	c.cmd.ExtraFiles = []*os.File{listener}
 	ownGroup(c.cmd)
 	life, err1 := c.cmd.StdinPipe()
@@ -95,6 +96,16 @@ func (e *Engine) spawn(lib string) (*child, error) {
 		close(c.exited)
 	}()
 	return c, nil
+}
+
+// politely is the prefix of a command that yields the processor: merges of the
+// engine must not delay events on their way to a socket. All of a process must
+// be nice from its first thread on, hence the command; it keeps the process id.
+func politely() []string {
+	if nice, err := exec.LookPath("nice"); err == nil {
+		return []string{nice, "-n", "5"}
+	}
+	return nil
 }
 
 // readStdout passes on the first line and drops the rest: the library may print.

@@ -92,7 +92,10 @@ func TestCurl(t *testing.T) {
 		{"time limit", "GET", q("query", "SELECT sleepEachRow(0.1) FROM numbers(100) FORMAT Null", "max_execution_time", "1", "max_block_size", "1"), nil, nil, 408, "Code: 159.…"},
 		{"memory limit", "GET", q("query", "SELECT groupArray(number) FROM numbers(100000000) FORMAT Null", "max_memory_usage", "10000000"), nil, nil, 500, "Code: 241.…"},
 		{"session", "GET", q("query", "SELECT 1", "session_id", "x"), nil, nil, 501, "Code: 48.…"},
-		{"foreign page", "POST", base, strings.NewReader("SELECT 1"), []string{"Sec-Fetch-Site", "cross-site"}, 403, "cross-origin…"},
+		{"foreign page posts", "POST", base, strings.NewReader("SELECT 1"), []string{"Sec-Fetch-Site", "cross-site"}, 403, "requests of other sites…"},
+		{"foreign page gets", "GET", q("query", "SELECT 1"), nil, []string{"Sec-Fetch-Site", "same-site"}, 403, "requests of other sites…"},
+		{"foreign origin", "GET", q("query", "SELECT 1"), nil, []string{"Origin", "http://127.0.0.1:1"}, 403, "requests of other sites…"},
+		{"own page", "GET", q("query", "SELECT 1"), nil, []string{"Origin", "http://" + e.Addr(), "Sec-Fetch-Site", "same-origin"}, 200, "1\n"},
 	} {
 		code, headers, got := do(t, step.method, step.url, step.body, step.headers...)
 		start, cut := strings.CutSuffix(step.want, "…")

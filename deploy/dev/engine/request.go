@@ -28,7 +28,6 @@ type param struct{ name, value string }
 // request is one query of a client, read off the HTTP request.
 type request struct {
 	statement
-	id            string
 	database      string // "" for default
 	defaultFormat string
 	params        []param
@@ -52,7 +51,7 @@ var notSettings = map[string]bool{
 }
 
 // readRequest takes a request apart. Its errors are exceptions for the client.
-func readRequest(r *http.Request, id string) (*request, error) {
+func readRequest(r *http.Request) (*request, error) {
 	args := r.URL.Query()
 	if args.Get("session_id") != "" {
 		return nil, newException(codeNotImplemented, "NOT_IMPLEMENTED",
@@ -63,7 +62,6 @@ func readRequest(r *http.Request, id string) (*request, error) {
 			"external tables (multipart/form-data) are not supported by this engine; use a ClickHouse server for them")
 	}
 	q := &request{
-		id:            id,
 		database:      first(args.Get("database"), r.Header.Get("X-ClickHouse-Database")),
 		defaultFormat: first(args.Get("default_format"), r.Header.Get("X-ClickHouse-Format"), "TabSeparated"),
 		readonly:      r.Method == http.MethodGet || r.Method == http.MethodHead,

@@ -35,7 +35,7 @@ func serve(ctx context.Context, cfg ServeConfig) error {
 	if err != nil {
 		return err
 	}
-	s := &server{lib: lib, dir: cfg.Dir, log: cfg.Logger, slots: make(chan struct{}, maxStatements)}
+	s := &server{lib: lib, dir: cfg.Dir, log: cfg.Logger, slots: make(chan struct{}, maxStatements), places: make(chan struct{}, maxWaiting)}
 	root, err := boot(lib, cfg)
 	if err != nil {
 		return err
@@ -84,8 +84,7 @@ func (s *server) listen(ctx context.Context, cfg ServeConfig) error {
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	srv := &http.Server{
-		// A page in the developer's browser must not write here.
-		Handler:           http.NewCrossOriginProtection().Handler(s),
+		Handler:           guard(s),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return base },

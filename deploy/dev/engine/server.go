@@ -20,6 +20,10 @@ import (
 // throughput does not rise beyond 8.
 const maxStatements = 16
 
+// maxWaiting bounds the statements that run or wait; the next one is refused
+// with code 202 (HTTP 503). Each may hold headBytes.
+const maxWaiting = 512
+
 // killEvery is how often a statement whose client left is killed, until it
 // ends: the first attempt may come before the engine knows the statement.
 const killEvery = 100 * time.Millisecond
@@ -30,7 +34,8 @@ type server struct {
 	lib      *library
 	dir      string
 	log      *slog.Logger
-	slots    chan struct{} // holds maxStatements tokens at most
+	slots    chan struct{} // a token for each statement that runs
+	places   chan struct{} // a token for each that runs or waits
 	watchers sync.WaitGroup
 
 	version, timezone string // of the engine
@@ -56,9 +61,16 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveQuery answers one query.
 func (s *server) serveQuery(w http.ResponseWriter, r *http.Request) {
-	id := first(r.URL.Query().Get("query_id"), strings.ToLower(rand.Text()))
-	w.Header().Set("X-ClickHouse-Query-Id", id)
-	q, err := readRequest(r, id)
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	default:
+		newResponse(w, &request{}, exceptionTag()).fail(newException(202, "TOO_MANY_SIMULTANEOUS_QUERIES",
+			fmt.Sprintf("%d statements run or wait already", maxWaiting)))
+		return
+	}
+	w.Header().Set("X-ClickHouse-Query-Id", first(r.URL.Query().Get("query_id"), strings.ToLower(rand.Text())))
+	q, err := readRequest(r)
 	if err != nil {
 		newResponse(w, &request{}, exceptionTag()).fail(err)
 		return
