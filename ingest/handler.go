@@ -189,7 +189,7 @@ func (x *exchange) build(b *builder, m mode, avro bool) *refusal {
 
 func (x *exchange) buildBatch(b *builder, body []byte) *refusal {
 	if kindOf(body) != '[' {
-		return refuse(schemas.Malformed, "", "a batch is a JSON array of events, not a %s", kindName(body))
+		return refuse(schemas.Malformed, "", "a batch is a JSON array of events, not %s", kindName(body))
 	}
 	n := int64(0)
 	for w := (walker{b: body}); w.nextElement(); {

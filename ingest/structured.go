@@ -27,7 +27,7 @@ func checkJSON(body []byte) *refusal {
 // readStructured reads one event in JSON format, which is valid JSON.
 func readStructured(d *draft, raw []byte) *refusal {
 	if kindOf(raw) != '{' {
-		return refuse(schemas.Malformed, "", "an event is a JSON object, not a %s", kindName(raw))
+		return refuse(schemas.Malformed, "", "an event is a JSON object, not %s", kindName(raw))
 	}
 	var data, data64 []byte
 	contentType := ""
@@ -77,7 +77,7 @@ func attributeText(name string, raw []byte) (string, *refusal) {
 	case 'n':
 		return "", nil
 	}
-	return "", refuse(schemas.AttributeInvalid, clip(name), "attribute %s is a %s, want a string, number or boolean", clip(name), kindName(raw)).
+	return "", refuse(schemas.AttributeInvalid, clip(name), "attribute %s is %s, want a string, number or boolean", clip(name), kindName(raw)).
 		withFix("the payload belongs into data")
 }
 
@@ -95,7 +95,7 @@ func (d *draft) setData(contentType string, data, data64 []byte) (refused *refus
 		return refuse(schemas.Malformed, "data_base64", "data and data_base64 are both given")
 	case data64 != nil:
 		if kindOf(data64) != '"' {
-			return refuse(schemas.Malformed, "data_base64", "data_base64 is a %s, want a string", kindName(data64))
+			return refuse(schemas.Malformed, "data_base64", "data_base64 is %s, want a string", kindName(data64))
 		}
 		decoded, err := base64.StdEncoding.AppendDecode(nil, []byte(textOf(data64)))
 		if err != nil {

@@ -115,15 +115,15 @@ func kindOf(raw []byte) byte {
 func kindName(raw []byte) string {
 	switch kindOf(raw) {
 	case '{':
-		return "object"
+		return "an object"
 	case '[':
-		return "array"
+		return "an array"
 	case '"':
-		return "string"
+		return "a string"
 	case 't', 'f':
-		return "boolean"
+		return "a boolean"
 	case 'n':
 		return "null"
 	}
-	return "number"
+	return "a number"
 }
