@@ -120,7 +120,7 @@ func (c *checker) kafka(ctx context.Context, brokers []string) error {
 	}
 	c.equal("events: records of this run that arrived", arrived, c.Offered+c.Repeats+c.malformed())
 	c.equal("events: ids that arrived twice", repeats, c.Repeats)
-	for _, group := range []string{"route", "audit", "delay"} {
+	for _, group := range []string{"route", "audit.events", "audit", "delay"} {
 		lags, err := adm.Lag(ctx, c.prefix+group)
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -52,6 +53,7 @@ type run struct {
 	ids    schemaIDs
 	noisy  schemas.Rate
 	sent   time.Duration
+	stall  atomic.Int64 // see stalls
 }
 
 // Run plays the trace and returns the report. An error means that the run
@@ -176,6 +178,7 @@ func (r *run) play(ctx context.Context) error {
 	}
 	r.start = r.cfg.Now().Add(lead) // tenants' subscribers are there; requests' come when theirs is near
 	listen.Go(func() error { r.progress(listenCtx); return nil })
+	listen.Go(func() error { r.stalls(listenCtx); return nil })
 	for i := range r.plan.Requests {
 		req := &r.plan.Requests[i]
 		listen.Go(func() error { return r.subs.exact(listenCtx, req, func() {}) })
@@ -300,6 +303,24 @@ func (r *run) progress(ctx context.Context) {
 	}
 }
 
+// stalls notes the longest time for which this very process did not run: on a
+// machine that freezes, no latency above it says anything about Spillway.
+func (r *run) stalls(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	last := r.cfg.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			now := r.cfg.Now()
+			r.stall.Store(max(r.stall.Load(), int64(now.Sub(last)-tick)))
+			last = now
+		}
+	}
+}
+
 func (r *run) report() *Report {
 	out := &Report{
 		Run: r.cfg.Plan.Run, StartedAt: r.start.UnixMilli(), Duration: r.plan.Duration.Seconds(), Speed: r.cfg.Plan.Speed,
@@ -309,7 +330,7 @@ func (r *run) report() *Report {
 		NoisyExact: r.ledger.Sum(Exact, true), NoisyStar: r.ledger.Sum(Star, true),
 		Verdict: r.wit.verdict(), Gaps: int(r.subs.gaps.Load()), Reconnects: int(r.subs.reconnects.Load()),
 		QuietLatency: r.ledger.Quiet.Percentiles(), NoisyLatency: r.ledger.NoisyLatency.Percentiles(),
-		Failures: []string{},
+		Stall: float64(r.stall.Load()) / 1e6, Failures: []string{},
 	}
 	if r.cfg.Noisy {
 		out.Noisy = shape(r.subs.noisy, r.noisy.Rate, float64(r.noisy.Burst), r.plan.Duration)

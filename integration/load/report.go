@@ -32,6 +32,7 @@ type Report struct {
 	Reconnects   int            `json:"reconnects"`
 	QuietLatency Percentiles    `json:"quiet_latency"`
 	NoisyLatency Percentiles    `json:"noisy_latency"`
+	Stall        float64        `json:"stall_ms"` // longest time for which the generator itself did not run
 	Failures     []string       `json:"failures"`
 }
 
@@ -151,7 +152,8 @@ func (r *Report) Write(w io.Writer) error {
 		p("noisy: %d in time of burst + rate × time = %.0f (most above it at any moment: %.1f), %d over quota",
 			r.Noisy.InTime, r.Noisy.Allowed, r.Noisy.MaxExcess, r.Verdict.OverQuota)
 	}
-	p("duplicates decided: %d of %d repeats; gaps: %d; reconnects: %d", r.Verdict.Duplicates, r.Repeats, r.Gaps, r.Reconnects)
+	p("duplicates decided: %d of %d repeats; gaps: %d; reconnects: %d; the generator stood still for %.1f ms at most",
+		r.Verdict.Duplicates, r.Repeats, r.Gaps, r.Reconnects, r.Stall)
 	p("dead, by reason (got/sent):")
 	for _, reason := range slices.Sorted(maps.Keys(r.Malformed)) {
 		p("  %-26s %d/%d", reason, r.Verdict.Dead[reason], r.Malformed[reason])
