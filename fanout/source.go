@@ -1,0 +1,344 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/fanout/tail"
+	"github.com/spillway/spillway/schemas"
+)
+
+// warmOffsets is how far before its end a partition is read when its first
+// client comes, so that those who come back after a restart find the tail.
+const warmOffsets = 2000
+
+// fetchWait is how long the broker holds a fetch when nothing is new. What is
+// new is answered at once; the wait only bounds how soon a partition that was
+// just added takes part.
+const fetchWait = 250 * time.Millisecond
+
+// A source reads those partitions of fanout.<region> that have clients, all
+// with one consumer, and appends them to their tails.
+//
+//	acquire ─▶ opening ─▶ open ─▶ idle (no client) ─▶ closed
+//	              │         ▲         │ keepWarm
+//	              ▼         └─────────┘ acquire
+//	            failed: the next acquire tries again
+type source struct {
+	cl     *kgo.Client
+	reader *reader
+	set    *tail.Set
+	topic  string
+	log    *slog.Logger
+	now    func() time.Time
+	m      *metrics
+
+	mu    sync.Mutex // guards:
+	parts map[int32]*partition
+	err   error     // newest failure to read
+	errAt time.Time // when
+	ok    bool      // Kafka has answered once
+
+	opening sync.WaitGroup
+}
+
+// A partition is one that is read, or will be.
+type partition struct {
+	id     int32
+	opened chan struct{} // closed when tail or err is set
+
+	err  error // why it could not be opened
+	tail *tail.Tail
+	bare bool // there was no record, but there have been some
+
+	refs  int       // clients; guarded by source.mu
+	since time.Time // when the last one left; guarded by source.mu
+
+	mu     sync.Mutex // guards:
+	next   int64      // offset to come
+	closed bool
+	batch  []tail.Record // scratch
+}
+
+func newSource(cfg *Config, cl *kgo.Client, r *reader, set *tail.Set, m *metrics) *source {
+	return &source{
+		cl: cl, reader: r, set: set, topic: cfg.Topics.Fanout(cfg.Region), log: cfg.Logger, now: cfg.Now, m: m,
+		parts: make(map[int32]*partition),
+	}
+}
+
+// acquire returns a partition that is being read, and starts to read it if
+// need be. Each needs a release.
+func (s *source) acquire(ctx context.Context, id int32) (*partition, error) {
+	s.mu.Lock()
+	p := s.parts[id]
+	if p == nil {
+		p = &partition{id: id, opened: make(chan struct{})}
+		s.parts[id] = p
+		s.opening.Go(func() { s.open(context.WithoutCancel(ctx), p) })
+	}
+	p.refs++
+	s.mu.Unlock()
+	select {
+	case <-p.opened:
+	case <-ctx.Done():
+		s.release(p)
+		return nil, fmt.Errorf("open partition %d: %w", id, ctx.Err())
+	}
+	if p.err != nil {
+		s.release(p)
+		return nil, p.err
+	}
+	return p, nil
+}
+
+func (s *source) release(p *partition) {
+	s.mu.Lock()
+	p.refs--
+	p.since = s.now()
+	s.mu.Unlock()
+}
+
+func (s *source) open(ctx context.Context, p *partition) {
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
+	defer close(p.opened)
+	err := s.warm(ctx, p)
+	s.report(err)
+	if err != nil {
+		p.err = fmt.Errorf("open partition %d of %s: %w", p.id, s.topic, err)
+		s.mu.Lock()
+		delete(s.parts, p.id)
+		s.mu.Unlock()
+		return
+	}
+	s.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {p.id: kgo.NewOffset().At(p.next)}})
+}
+
+// warm fills the tail with the newest records and finds the end of the log.
+func (s *source) warm(ctx context.Context, p *partition) error {
+	epoch, err := s.reader.epoch(ctx, p.id)
+	if err != nil {
+		return err
+	}
+	start, end, err := s.reader.bounds(ctx, p.id)
+	if err != nil {
+		return err
+	}
+	var records []tail.Record
+	p.next = end
+	for back := int64(warmOffsets); ; back *= 8 {
+		from := max(start, end-back)
+		if records, p.next, err = s.readTo(ctx, p.id, from, end); err != nil {
+			return err
+		}
+		if len(records) > 0 || from == start {
+			break
+		}
+	}
+	if len(records) == 0 {
+		p.bare = start > 0
+		p.tail = s.set.Open(p.id, epoch, -1)
+		return nil
+	}
+	first := &records[0]
+	p.tail = s.set.Open(p.id, first.Epoch, first.Cursor-1)
+	s.append(p, records)
+	if p.tail.Head().Epoch != epoch { // `events` was made anew and has nothing yet
+		p.tail.Reset(epoch, -1)
+	}
+	return nil
+}
+
+func (s *source) readTo(ctx context.Context, id int32, from, end int64) (all []tail.Record, next int64, err error) {
+	for next = from; next < end; {
+		c, err := s.reader.fetch(ctx, id, next, 1<<20)
+		if err != nil {
+			return nil, 0, err
+		}
+		all = append(all, c.records...)
+		if c.next <= next {
+			break // what follows is not committed yet
+		}
+		next = c.next
+	}
+	return all, next, nil
+}
+
+// run polls until ctx ends.
+func (s *source) run(ctx context.Context) {
+	for {
+		fetches := s.cl.PollFetches(ctx)
+		if ctx.Err() != nil || fetches.IsClientClosed() {
+			s.opening.Wait()
+			return
+		}
+		fetches.EachError(s.failed)
+		fetches.EachPartition(s.take)
+	}
+}
+
+func (s *source) take(ftp kgo.FetchTopicPartition) {
+	if len(ftp.Records) == 0 {
+		return
+	}
+	s.mu.Lock()
+	p := s.parts[ftp.Partition]
+	s.err = nil
+	s.mu.Unlock()
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	seen := s.now().UnixMicro()
+	batch := p.batch[:0]
+	for _, rec := range ftp.Records {
+		if rec.Offset < p.next {
+			continue
+		}
+		p.next = rec.Offset + 1
+		r, err := s.reader.names.record(rec)
+		if err != nil {
+			s.m.skipped.WithLabelValues(string(schemas.Malformed)).Inc()
+			continue
+		}
+		r.Seen = seen
+		batch = append(batch, r)
+	}
+	s.append(p, batch)
+	clear(batch)
+	p.batch = batch[:0]
+}
+
+func (s *source) append(p *partition, batch []tail.Record) {
+	skipped := p.tail.Append(batch)
+	s.m.events.Add(float64(len(batch) - skipped))
+	if skipped > 0 {
+		s.m.skipped.WithLabelValues(string(schemas.Duplicate)).Add(float64(skipped))
+	}
+}
+
+// failed is told of each partition that could not be read.
+func (s *source) failed(topic string, id int32, err error) {
+	s.report(fmt.Errorf("read %s/%d: %w", topic, id, err))
+	if !errors.Is(err, kerr.OffsetOutOfRange) {
+		return
+	}
+	// Retention has passed us, or the log was cut: go on at what is there now.
+	// Subscribers see that their place is lost, and are told.
+	s.mu.Lock()
+	p := s.parts[id]
+	s.mu.Unlock()
+	if p != nil {
+		s.opening.Go(func() { s.reopen(p) })
+	}
+}
+
+func (s *source) reopen(p *partition) {
+	<-p.opened
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaTimeout)
+	defer cancel()
+	start, _, err := s.reader.bounds(ctx, p.id)
+	if err == nil {
+		var found int64
+		var at schemas.Cursor
+		if found, at, err = s.reader.probe(ctx, p.id, start, start+warmOffsets); err == nil {
+			s.restart(p, found, at)
+		}
+	}
+	s.report(err)
+}
+
+func (s *source) restart(p *partition, offset int64, first schemas.Cursor) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	if first != (schemas.Cursor{}) && first != p.tail.Head() {
+		p.tail.Reset(first.Epoch, first.Offset-1)
+	}
+	p.next = offset
+	s.cl.RemoveConsumePartitions(map[string][]int32{s.topic: {p.id}})
+	s.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {p.id: kgo.NewOffset().At(offset)}})
+}
+
+// report remembers how the newest contact with Kafka went.
+func (s *source) report(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.ok, s.err = true, nil
+		return
+	}
+	if s.err == nil {
+		s.log.Warn("cannot read Kafka", "err", err)
+	}
+	s.err, s.errAt = err, s.now()
+}
+
+// failure is why reading does not work now, nil if it does.
+func (s *source) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil && s.now().Sub(s.errAt) < 10*time.Second {
+		return s.err
+	}
+	if !s.ok {
+		return errors.New("Kafka has not answered yet")
+	}
+	return nil
+}
+
+// sweep stops reading partitions that have had no client for a while.
+func (s *source) sweep(now time.Time) {
+	s.mu.Lock()
+	var idle []*partition
+	for id, p := range s.parts {
+		select {
+		case <-p.opened:
+		default:
+			continue
+		}
+		if p.refs == 0 && now.Sub(p.since) >= keepWarm {
+			idle = append(idle, p)
+			delete(s.parts, id)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range idle {
+		p.mu.Lock()
+		p.closed = true
+		s.cl.RemoveConsumePartitions(map[string][]int32{s.topic: {p.id}})
+		s.set.Close(p.tail)
+		p.mu.Unlock()
+	}
+}
+
+// events is how many events the tails hold.
+func (s *source) events() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, p := range s.parts {
+		select {
+		case <-p.opened:
+			if p.tail != nil {
+				n += p.tail.Events()
+			}
+		default:
+		}
+	}
+	return float64(n)
+}
