@@ -62,6 +62,7 @@ func (e *Engine) runChild(ctx context.Context, lib string) (sound bool, err erro
 			e.set(State{Phase: Starting})
 			return sound, c.failure()
 		case <-ctx.Done():
+			e.set(State{Phase: Stopped})
 			return sound, ctx.Err()
 		}
 	}

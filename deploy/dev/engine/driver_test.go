@@ -14,7 +14,7 @@ import (
 )
 
 // open connects clickhouse-go as the sink does.
-func open(t *testing.T, e *Engine, method clickhouse.CompressionMethod) driver.Conn {
+func open(t testing.TB, e *Engine, method clickhouse.CompressionMethod) driver.Conn {
 	t.Helper()
 	c, err := clickhouse.Open(&clickhouse.Options{
 		Protocol: clickhouse.HTTP, Addr: []string{e.Addr()},
@@ -27,14 +27,14 @@ func open(t *testing.T, e *Engine, method clickhouse.CompressionMethod) driver.C
 	return c
 }
 
-func mustExec(t *testing.T, c driver.Conn, query string) {
+func mustExec(t testing.TB, c driver.Conn, query string) {
 	t.Helper()
 	if err := c.Exec(t.Context(), query); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
 }
 
-func scan[T any](t *testing.T, c driver.Conn, query string, args ...any) (v T) {
+func scan[T any](t testing.TB, c driver.Conn, query string, args ...any) (v T) {
 	t.Helper()
 	if err := c.QueryRow(t.Context(), query, args...).Scan(&v); err != nil {
 		t.Fatalf("%s: %v", query, err)
@@ -207,8 +207,11 @@ func exceptions(t *testing.T, e *Engine) {
 		b, err := c.PrepareBatch(clickhouse.Context(t.Context(), clickhouse.WithColumnNamesAndTypes([]clickhouse.ColumnNameAndType{
 			{Name: "a", Type: "UInt64"},
 		})), "INSERT INTO nope (a)")
+		for i := 0; i < 1_000_000 && err == nil; i++ { // more than sockets hold
+			err = b.Append(uint64(i) * 0x9E3779B97F4A7C15)
+		}
 		if err == nil {
-			err = errors.Join(b.Append(uint64(1)), b.Send())
+			err = b.Send()
 		}
 		var x *clickhouse.Exception
 		if !errors.As(err, &x) || x.Code != 60 {

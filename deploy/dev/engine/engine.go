@@ -92,7 +92,7 @@ const (
 	Starting    Phase = "starting"
 	Ready       Phase = "ready"
 	Unavailable Phase = "unavailable"
-	Stopped     Phase = "stopped"
+	Stopped     Phase = "stopped" // or stopping, until Run returns
 )
 
 // State is what an Engine tells of itself.
@@ -233,8 +233,13 @@ const (
 // ends and the child is gone. It fails only if the port cannot be served; that
 // there is no engine is a state, not an error.
 func (e *Engine) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	closed := make(chan error, 1)
-	go func() { closed <- e.gate.serve() }()
+	go func() {
+		defer cancel()
+		closed <- e.gate.serve()
+	}()
 	if lib, ok := e.fetch(ctx); ok {
 		e.keepAlive(ctx, lib)
 	}

@@ -86,7 +86,7 @@ func TestParentDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	cmd := exec.Command(os.Args[0], "--lib", lib, "--dir", t.TempDir())
+	cmd := exec.Command(os.Args[0], childWord, "--lib", lib, "--dir", t.TempDir())
 	cmd.ExtraFiles = []*os.File{f}
 	life, _ := cmd.StdinPipe()
 	out, _ := cmd.StdoutPipe()
@@ -171,7 +171,7 @@ func TestNotReady(t *testing.T) {
 // another engine has the folder.
 func TestFailedReason(t *testing.T) {
 	first, _ := start(t, t.TempDir())
-	e := unready(t, first.cfg.Dir, os.Args[0])
+	e := unready(t, first.cfg.Dir, os.Args[0], childWord)
 	if err := e.WaitReady(t.Context()); err == nil || !strings.Contains(err.Error(), "is another engine using the folder?") {
 		t.Errorf("WaitReady: %v", err)
 	}

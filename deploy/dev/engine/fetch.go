@@ -252,7 +252,7 @@ func (f *fetcher) extract(ctx context.Context, tarball, to, want string) error {
 		return unavailable(true, "the package %s@%s is not the expected one (sha512 %s… instead of %s…)", f.pkg.name, release, got[:12], want[:min(12, len(want))])
 	}
 	if extractErr != nil {
-		return unavailable(true, "package %s@%s: %v", f.pkg.name, release, extractErr)
+		return unavailable(false, "package %s@%s: %v", f.pkg.name, release, extractErr)
 	}
 	return nil
 }

@@ -91,6 +91,8 @@ func TestCurl(t *testing.T) {
 		{"show", "GET", q("query", "SHOW TABLES"), nil, nil, 200, "t\n"},
 		{"time limit", "GET", q("query", "SELECT sleepEachRow(0.1) FROM numbers(100) FORMAT Null", "max_execution_time", "1", "max_block_size", "1"), nil, nil, 408, "Code: 159.…"},
 		{"memory limit", "GET", q("query", "SELECT groupArray(number) FROM numbers(100000000) FORMAT Null", "max_memory_usage", "10000000"), nil, nil, 500, "Code: 241.…"},
+		{"null is read to its end", "GET", q("query", "SELECT throwIf(number = 9000000) FROM numbers(10000000) FORMAT Null"), nil, nil, 500, "Code: 395.…"},
+		{"readonly stays", "GET", q("query", "SET max_threads = 1", "readonly", "1"), nil, nil, 403, "Code: 164.…"},
 		{"session", "GET", q("query", "SELECT 1", "session_id", "x"), nil, nil, 501, "Code: 48.…"},
 		{"foreign page posts", "POST", base, strings.NewReader("SELECT 1"), []string{"Sec-Fetch-Site", "cross-site"}, 403, "requests of other sites…"},
 		{"foreign page gets", "GET", q("query", "SELECT 1"), nil, []string{"Sec-Fetch-Site", "same-site"}, 403, "requests of other sites…"},

@@ -12,24 +12,25 @@ import (
 	"time"
 )
 
-// childMark makes the test binary serve as the engine's child process.
-const childMark = "SPILLWAY_ENGINE_TEST_CHILD"
+// childWord as the first argument makes the test binary serve as the engine's
+// child process.
+const childWord = "engine-child"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childMark) != "" {
-		os.Exit(childMain())
+	if len(os.Args) > 1 && os.Args[1] == childWord {
+		os.Exit(childMain(os.Args[2:]))
 	}
-	_ = os.Setenv(childMark, "1") // for the processes that the tests start
 	os.Exit(m.Run())
 }
 
 // childMain is what the hidden subcommand of the real binary does.
-func childMain() int {
+func childMain(args []string) int {
 	var cfg ServeConfig
-	flag.StringVar(&cfg.Lib, "lib", "", "")
-	flag.StringVar(&cfg.Dir, "dir", "", "")
-	flag.Int64Var(&cfg.MaxMemoryBytes, "max-memory-bytes", 0, "")
-	flag.Parse()
+	flags := flag.NewFlagSet(childWord, flag.ExitOnError)
+	flags.StringVar(&cfg.Lib, "lib", "", "")
+	flags.StringVar(&cfg.Dir, "dir", "", "")
+	flags.Int64Var(&cfg.MaxMemoryBytes, "max-memory-bytes", 0, "")
+	_ = flags.Parse(args) // exits
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	l, err := Inherited()
@@ -47,7 +48,7 @@ func childMain() int {
 
 // library fetches the engine into the user's cache, where later runs and
 // spillway dev find it, or skips the test if this machine cannot.
-func testLibrary(t *testing.T) {
+func testLibrary(t testing.TB) {
 	t.Helper()
 	cache, err := DefaultCache()
 	if err == nil {
@@ -59,11 +60,11 @@ func testLibrary(t *testing.T) {
 }
 
 // start runs an engine on dir until the test or stop ends it.
-func start(t *testing.T, dir string) (e *Engine, stop func()) {
+func start(t testing.TB, dir string) (e *Engine, stop func()) {
 	t.Helper()
 	testLibrary(t)
 	e, err := New(Config{
-		Command: []string{os.Args[0]}, Dir: dir, Listen: "127.0.0.1:0",
+		Command: []string{os.Args[0], childWord}, Dir: dir, Listen: "127.0.0.1:0",
 		MaxMemoryBytes: 2 << 30, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
@@ -88,7 +89,7 @@ func start(t *testing.T, dir string) (e *Engine, stop func()) {
 	return e, stop
 }
 
-func waitReady(t *testing.T, e *Engine) {
+func waitReady(t testing.TB, e *Engine) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

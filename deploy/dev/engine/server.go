@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -81,9 +82,16 @@ func (s *server) serveQuery(w http.ResponseWriter, r *http.Request) {
 		err = res.finish(written)
 	}
 	if err != nil {
+		if q.insert { // a client that still sends would not read why
+			_, _ = io.CopyN(io.Discard, r.Body, unreadBytes)
+		}
 		res.fail(err)
 	}
 }
+
+// unreadBytes is how much of a refused insert is read and dropped: more than
+// the batches of a sink. Beyond it the client sees a broken connection.
+const unreadBytes = 256 << 20
 
 // run executes q on a connection of its own and writes its rows to res.
 func (s *server) run(ctx context.Context, q *request, res *response) (written uint64, err error) {
@@ -131,7 +139,7 @@ func (s *server) prepare(c *conn, q *request) (tag string, err error) {
 			tag = p.value
 		}
 	}
-	if q.readonly {
+	if q.readonly && !slices.ContainsFunc(q.settings, func(p param) bool { return p.name == "readonly" && p.value != "0" }) {
 		set = append(set, "readonly=2")
 	}
 	if q.database != "" && q.database != "default" {
