@@ -116,23 +116,9 @@ func (c *Codec) AppendJSON(dst, body []byte, max int) ([]byte, error) {
 // dst is returned as it was, with an *Error of reason schema_mismatch,
 // malformed (not JSON) or too_large; its Path names the field.
 func (c *Codec) AppendAvro(dst, json []byte, max int) ([]byte, error) {
-	max = bound(max)
-	if len(json) > max {
-		return dst, tooLarge("JSON", max)
-	}
 	e := encoders.Get().(*encoder)
 	defer e.release()
-	if err := e.scan(json); err != nil {
-		return dst, err
-	}
-	e.dst, e.limit, e.max = dst, len(dst)+max, max
-	if err := e.value(c.root, 0); err != nil {
-		return dst, err
-	}
-	if len(e.dst) > e.limit {
-		return dst, tooLarge("Avro body", max)
-	}
-	return e.dst, nil
+	return e.encode(c.root, dst, json, bound(max))
 }
 
 // Skip reports whether body is one whole value of the schema, without making

@@ -25,12 +25,30 @@ type encoder struct {
 
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
 
+// encode is AppendAvro with an encoder that may have been used before.
+func (e *encoder) encode(n *node, dst, json []byte, max int) ([]byte, error) {
+	if len(json) > max {
+		return dst, tooLarge("JSON", max)
+	}
+	if err := e.scan(json); err != nil {
+		return dst, err
+	}
+	e.trying, e.tries, e.slots = 0, 0, e.slots[:0]
+	e.dst, e.limit, e.max = dst, len(dst)+max, max
+	if err := e.value(n, 0); err != nil {
+		return dst, err
+	}
+	if len(e.dst) > e.limit {
+		return dst, tooLarge("Avro body", max)
+	}
+	return e.dst, nil
+}
+
 // release gives the encoder back, without memory that one huge input made it
 // take.
 func (e *encoder) release() {
 	const keep = 1 << 16
 	e.src, e.dst = nil, nil
-	e.trying, e.tries, e.slots = 0, 0, e.slots[:0]
 	if cap(e.toks) <= keep && cap(e.scratch) <= keep && cap(e.slots) <= keep {
 		encoders.Put(e)
 	}
