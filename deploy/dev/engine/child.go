@@ -13,18 +13,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/spillway/spillway/deploy/dev/engine/server"
 )
 
 const (
-	// drainTimeout is how long running statements may take to end when the
-	// child stops; after it they are killed.
-	drainTimeout = 5 * time.Second
 	// startTimeout bounds dlopen, which reads half a gigabyte from a cold disk,
 	// and the opening of the tables.
 	startTimeout = 2 * time.Minute
 	// stopTimeout is how long a child may take after SIGTERM, its two drains
 	// included; then it is killed. Acknowledged rows survive that.
-	stopTimeout = 2*drainTimeout + 2*time.Second
+	stopTimeout = 2*server.DrainTimeout + 2*time.Second
 )
 
 // child is one process that runs Serve. Owned by runChild.
@@ -113,7 +112,7 @@ func politely() []string {
 func (c *child) readStdout(r io.Reader) {
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		line := lines.Text()
-		if line == readyLine || strings.HasPrefix(line, failedPrefix) {
+		if line == server.ReadyLine || strings.HasPrefix(line, server.FailedPrefix) {
 			c.ready <- line
 			break
 		}
@@ -137,14 +136,14 @@ func (c *child) awaitReady(ctx context.Context) error {
 	defer limit.Stop()
 	select {
 	case line := <-c.ready:
-		if reason, failed := strings.CutPrefix(line, failedPrefix); failed {
+		if reason, failed := strings.CutPrefix(line, server.FailedPrefix); failed {
 			return errors.New(reason)
 		}
 		return nil
 	case <-c.exited:
 		select {
 		case line := <-c.ready: // it spoke and went
-			return errors.New(strings.TrimPrefix(line, failedPrefix))
+			return errors.New(strings.TrimPrefix(line, server.FailedPrefix))
 		default:
 			return c.failure()
 		}

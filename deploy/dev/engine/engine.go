@@ -6,8 +6,8 @@
 //
 //	parent: New, Run                          child: Serve
 //	npm pack -> check -> extract (fetch.go)
-//	listener ------------------------------> same socket, inherited
-//	503 + reason while there is no child      /?query=… -> statement.go -> lib.go -> libchdb
+//	listener ------------------------------> same socket, inherited (package server)
+//	503 + reason while there is no child      /?query=… -> libchdb
 //	stdin pipe ----------------------------> closed: the parent died, stop
 //	"ready" or "failed: …" <---------------- stdout
 //
@@ -26,13 +26,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/spillway/spillway/deploy/dev/engine/server"
 )
 
 // Config of the parent's side.
@@ -57,29 +58,13 @@ type Config struct {
 }
 
 // ServeConfig of the child's side.
-type ServeConfig struct {
-	// Lib is the path of libchdb, as Fetch returns it.
-	Lib string
-	// Dir keeps the data; it is made if missing.
-	Dir string
-	// Listener on a loopback address. Serve closes it.
-	Listener net.Listener
-	// MaxMemoryBytes as in Config.
-	MaxMemoryBytes int64
-	// Ready is told one line when the engine serves or cannot: the child's
-	// stdout. Nil: nobody is told.
-	Ready io.Writer
-	// Parent ends when the parent does: the child's stdin. Nil: not watched.
-	Parent io.Reader
-	// Logger hears of start and stop.
-	Logger *slog.Logger
-}
+type ServeConfig = server.Config
 
-// What the child says on stdout.
-const (
-	readyLine    = "ready"
-	failedPrefix = "failed: "
-)
+// Serve is the child's side, see server.Serve.
+func Serve(ctx context.Context, cfg ServeConfig) error { return server.Serve(ctx, cfg) }
+
+// Inherited is the listener the child gets, see server.Inherited.
+func Inherited() (net.Listener, error) { return server.Inherited() }
 
 // Phase is where an engine is in its life.
 type Phase string
@@ -144,7 +129,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	if err := loopbackOnly(l.Addr()); err != nil {
+	if err := server.LoopbackOnly(l.Addr()); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	e := &Engine{cfg: cfg, state: State{Phase: Fetching}, changed: make(chan struct{})}
@@ -167,15 +152,6 @@ func (c *Config) validate() (err error) {
 		return errors.New("engine: Logger is nil")
 	case c.MaxMemoryBytes < 0:
 		return fmt.Errorf("engine: MaxMemoryBytes is %d", c.MaxMemoryBytes)
-	}
-	return nil
-}
-
-// loopbackOnly refuses an address that other machines can reach: the engine
-// has no users.
-func loopbackOnly(a net.Addr) error {
-	if t, ok := a.(*net.TCPAddr); !ok || !t.IP.IsLoopback() {
-		return fmt.Errorf("engine: %s is not a loopback address", a)
 	}
 	return nil
 }

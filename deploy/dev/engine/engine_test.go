@@ -1,3 +1,5 @@
+//go:build unix
+
 package engine
 
 import (
@@ -16,6 +18,8 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+
+	"github.com/spillway/spillway/deploy/dev/engine/server"
 )
 
 func TestRestartKeepsData(t *testing.T) {
@@ -94,7 +98,7 @@ func TestParentDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _ = f.Close(), l.Close() // the child has it
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != readyLine+"\n" {
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != server.ReadyLine+"\n" {
 		t.Fatalf("the child says %q, %v", line, err)
 	}
 	if code, _, _ := do(t, "GET", "http://"+addr+"/ping", nil); code != 200 {

@@ -8,6 +8,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/cpu"
+
+	"github.com/spillway/spillway/deploy/dev/engine/server"
 )
 
 // release is the version of all packages below: ClickHouse 26.7.2 as libchdb
@@ -64,7 +66,7 @@ func thisHost() host {
 		platform: runtime.GOOS + "/" + runtime.GOARCH,
 		v3:       cpu.X86.HasAVX2 && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 && cpu.X86.HasFMA,
 		musl:     isMusl("/lib"),
-		built:    built,
+		built:    server.Built,
 	}
 }
 

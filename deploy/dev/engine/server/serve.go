@@ -1,6 +1,6 @@
 //go:build (linux || darwin) && (amd64 || arm64) && !noengine
 
-package engine
+package server
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -19,15 +18,15 @@ import (
 // until ctx ends or the parent's pipe closes; then it lets running statements
 // end, kills those that do not, closes the data and returns. One call a
 // process: the engine cannot be opened on two folders.
-func Serve(ctx context.Context, cfg ServeConfig) error {
+func Serve(ctx context.Context, cfg Config) error {
 	err := serve(ctx, cfg)
 	if err != nil && cfg.Ready != nil {
-		_, _ = fmt.Fprintf(cfg.Ready, "%s%v\n", failedPrefix, err)
+		_, _ = fmt.Fprintf(cfg.Ready, "%s%v\n", FailedPrefix, err)
 	}
 	return err
 }
 
-func serve(ctx context.Context, cfg ServeConfig) error {
+func serve(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
@@ -60,7 +59,7 @@ func serve(ctx context.Context, cfg ServeConfig) error {
 
 // boot opens the connection that keeps the engine up, with the settings that
 // only the first one can give.
-func boot(lib *library, cfg ServeConfig) (*conn, error) {
+func boot(lib *library, cfg Config) (*conn, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the engine's folder: %w", err)
 	}
@@ -79,7 +78,7 @@ func boot(lib *library, cfg ServeConfig) (*conn, error) {
 }
 
 // listen serves until ctx ends and leaves no statement behind.
-func (s *server) listen(ctx context.Context, cfg ServeConfig) error {
+func (s *server) listen(ctx context.Context, cfg Config) error {
 	// Statements run under base, which outlives ctx by the drain.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -94,17 +93,17 @@ func (s *server) listen(ctx context.Context, cfg ServeConfig) error {
 	go func() {
 		defer close(stopped)
 		<-ctx.Done()
-		late, done := context.WithTimeout(base, drainTimeout)
+		late, done := context.WithTimeout(base, DrainTimeout)
 		defer done()
 		if srv.Shutdown(late) != nil {
 			cut() // killOnLeave ends what still runs
-			last, done := context.WithTimeout(context.WithoutCancel(base), drainTimeout)
+			last, done := context.WithTimeout(context.WithoutCancel(base), DrainTimeout)
 			defer done()
 			_ = srv.Shutdown(last) // what ignores a kill ends with the process
 		}
 	}()
 	if cfg.Ready != nil {
-		if _, err := fmt.Fprintln(cfg.Ready, readyLine); err != nil {
+		if _, err := fmt.Fprintln(cfg.Ready, ReadyLine); err != nil {
 			return fmt.Errorf("report to the parent: %w", err)
 		}
 	}
@@ -132,22 +131,5 @@ func Inherited() (net.Listener, error) {
 	return l, nil
 }
 
-func (c *ServeConfig) validate() error {
-	switch {
-	case c.Lib == "":
-		return errors.New("engine: Lib is empty")
-	case c.Dir == "":
-		return errors.New("engine: Dir is empty")
-	case c.Listener == nil:
-		return errors.New("engine: Listener is nil")
-	case c.Logger == nil:
-		return errors.New("engine: Logger is nil")
-	case c.MaxMemoryBytes < 0:
-		return fmt.Errorf("engine: MaxMemoryBytes is %d", c.MaxMemoryBytes)
-	}
-	var err error
-	c.Dir, err = filepath.Abs(c.Dir)
-	return errors.Join(err, loopbackOnly(c.Listener.Addr()))
-}
-
-const built = true
+// Built tells whether this binary has the engine's bindings.
+const Built = true

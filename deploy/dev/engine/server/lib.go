@@ -1,6 +1,6 @@
 //go:build (linux || darwin) && (amd64 || arm64) && !noengine
 
-package engine
+package server
 
 import (
 	"errors"
