@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/processors"
+	"github.com/spillway/spillway/processors/audit/explain"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -43,6 +45,10 @@ type Config struct {
 	// afterwards. Nil: never. All calls for one poll get 200 ms together, and an id
 	// that stays unknown 30 s of rest: the sink does not stand still for a name.
 	Resolve func(ctx context.Context, id int32) error
+	// Listener serves GET /v1/events to those whom Tokens verify. Nil: nobody is
+	// served. Run closes it.
+	Listener net.Listener
+	Tokens   explain.Tokens
 	// Node names this process; it is the static group member. Two processes
 	// with one name fence each other. Required.
 	Node string
@@ -98,6 +104,8 @@ func (c *Config) validate() error {
 		return errors.New("audit: Node is empty")
 	case c.Now == nil || c.Logger == nil || c.Registerer == nil:
 		return errors.New("audit: Now, Logger and Registerer are required")
+	case c.Listener != nil && c.Tokens == nil:
+		return errors.New("audit: a Listener needs Tokens")
 	case c.MaxRows < 1 || c.MaxRows > 500_000:
 		return fmt.Errorf("audit: MaxRows is %d, want 1 to 500,000", c.MaxRows)
 	case c.MaxBytes < 1:

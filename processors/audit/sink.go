@@ -74,11 +74,21 @@ func (s *Sink) fault(who string, err error) {
 }
 
 // Run waits for ClickHouse and its tables, then reads and writes until ctx
-// ends; then it writes what it holds and commits. An error means that Kafka
-// cannot be used as configured.
+// ends; then it writes what it holds and commits. Questions are answered all
+// the while. An error means that Kafka cannot be used as configured.
 func (s *Sink) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.conn.Close()) }()
-	if err := s.awaitTables(ctx); err != nil {
+	g, ctx := errgroup.WithContext(ctx)
+	if s.cfg.Listener != nil {
+		g.Go(func() error { return s.serve(ctx) })
+	}
+	g.Go(func() error { return s.sink(ctx) })
+	return g.Wait()
+}
+
+// sink reads when the tables are there.
+func (s *Sink) sink(ctx context.Context) error {
+	if s.awaitTables(ctx) != nil {
 		return nil // ctx ended before anything was read
 	}
 	g, ctx := errgroup.WithContext(ctx)
