@@ -1,12 +1,21 @@
-// Package client is the Go client of Spillway's fan-out: it keeps a WebSocket
-// open, resumes where it was after every break, and hands out events in order,
-// each once, with every gap said aloud.
+// Package client subscribes to channels of Spillway over WebSocket, and
+// publishes to them.
 //
-//	Dial ─▶ Conn ──Messages()──▶ Event | Gap | Resumed
-//	          │ Subscribe, Unsubscribe, Publish
-//	          ▼
-//	   run: connect → auth with cursors → read frames → (broken) → wait → connect …
+//	c, err := client.Dial(ctx, client.Config{URL: "ws://127.0.0.1:8090/v1/ws", Token: token})
+//	s, err := c.Subscribe(ctx, "jobs.42", client.Live)
+//	for ev, err := range s.Events(ctx) { … }
 //
-// The protocol is DESIGN section 6.3; close codes decide: 40xx end the Conn,
-// 41xx are waited out, 42xx and broken networks are resumed.
+// A Client keeps one connection and makes it anew when it breaks, going on at
+// the place in the log where each subscription was: nothing is missed and
+// nothing comes twice, or a Gap says exactly what was missed. A node that
+// drains is left for another before it closes.
+//
+//	Dial ─▶ open ─▶ broken ─▶ backing off ─▶ open …
+//	          │        │ code 40xx, 401, 403
+//	          ▼        ▼
+//	        Close    ended: Err says why
+//
+// One goroutine reads, and hands events to handlers (HandleFunc) or to bounded
+// queues (Events). A reader that is too slow slows the whole connection down,
+// and then the node announces gaps: that is the only queue there is.
 package client
