@@ -120,7 +120,7 @@ func (r *run) readNoisy(ctx context.Context) error {
 // policies gives every quiet tenant a limit it will not reach.
 func (r *run) policies(ctx context.Context) error {
 	for _, tenant := range r.plan.Tenants {
-		spec := map[string]any{"spec": schemas.Policy{Fast: schemas.Rate{Rate: quietRate}}}
+		spec := schemas.Policy{Fast: schemas.Rate{Rate: quietRate}}
 		if err := r.control(ctx, http.MethodPut, "/v1/tenants/"+tenant, spec, nil); err != nil {
 			return fmt.Errorf("policy of %s: %w", tenant, err)
 		}
@@ -181,7 +181,7 @@ func (r *run) play(ctx context.Context) error {
 	listen.Go(func() error { r.stalls(listenCtx); return nil })
 	for i := range r.plan.Requests {
 		req := &r.plan.Requests[i]
-		listen.Go(func() error { return r.subs.exact(listenCtx, req, func() {}) })
+		listen.Go(func() error { return r.subs.exact(listenCtx, req) })
 	}
 	offer, offerCtx := errgroup.WithContext(listenCtx)
 	if err := r.offer(offerCtx, offer); err != nil {

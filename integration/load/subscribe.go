@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -26,6 +27,7 @@ type subscribers struct {
 	http   *http.Client
 
 	gaps, reconnects, strangers atomic.Int64
+	unreachable                 atomic.Int64 // Unix ms since which a node was out of reach at some time; 0: never
 
 	mu    sync.Mutex
 	noisy []time.Duration // when the noisy tenant's exact subscriber got each event
@@ -33,94 +35,100 @@ type subscribers struct {
 
 // star follows everything of a tenant until ctx ends.
 func (s *subscribers) star(ctx context.Context, tenant string, ready func()) error {
-	c, err := s.dial(ctx, tenant, client.Subscription{Channel: "*"})
-	ready()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return s.follow(ctx, c, Star, nil)
+	return s.follow(ctx, tenant, "*", func(id string, at time.Duration) bool {
+		if !s.ledger.Got(Star, id, at) {
+			s.strangers.Add(1) // of an earlier run
+		}
+		return false
+	}, ready)
 }
 
 // exact follows the channel of one request until all of it has come.
-func (s *subscribers) exact(ctx context.Context, r *Request, ready func()) error {
-	if !s.sleepUntil(ctx, r.Start-subscribeAhead) {
-		return ctx.Err()
-	}
-	c, err := s.dial(ctx, r.Tenant, client.Subscription{Channel: r.Channel})
-	ready()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return s.follow(ctx, c, Exact, r)
-}
-
-func (s *subscribers) sleepUntil(ctx context.Context, at time.Duration) bool {
+func (s *subscribers) exact(ctx context.Context, r *Request) error {
 	select {
-	case <-time.After(at - s.now()):
-		return true
+	case <-time.After(r.Start - subscribeAhead - s.now()):
 	case <-ctx.Done():
-		return false
+		return nil
 	}
-}
-
-// dial connects as often as it takes. What is published while no node can be
-// reached is not missed: the subscription begins when it was first wanted.
-func (s *subscribers) dial(ctx context.Context, tenant string, sub client.Subscription) (*client.Conn, error) {
-	wanted := time.Now()
-	for {
-		c, err := client.Dial(ctx, client.Config{
-			URL: s.url, Token: client.Static(s.token(tenant)), KeepRepeats: true, HTTPClient: s.http,
-		}, sub)
-		if err == nil || ctx.Err() != nil {
-			return c, err
+	return s.follow(ctx, r.Tenant, r.Channel, func(id string, at time.Duration) bool {
+		if !s.ledger.Got(Exact, id, at) {
+			s.strangers.Add(1)
 		}
-		if _, refused := err.(*client.Refused); refused {
-			return nil, fmt.Errorf("subscribe %s to %s: %w", tenant, sub.Channel, err)
-		}
-		s.reconnects.Add(1)
-		sub.From = client.Since(wanted)
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// follow notes what arrives; with r it returns when all of r has.
-func (s *subscribers) follow(ctx context.Context, c *client.Conn, kind int, r *Request) error {
-	for {
-		select {
-		case m, ok := <-c.Messages():
-			if !ok {
-				return fmt.Errorf("subscriber: %w", c.Err())
-			}
-			s.message(m, kind, r)
-			if r != nil && s.ledger.Done(kind, r.Index) {
-				return nil
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-func (s *subscribers) message(m client.Message, kind int, r *Request) {
-	switch m := m.(type) {
-	case client.Event:
-		at := s.now()
-		if !s.ledger.Got(kind, m.ID, at) {
-			s.strangers.Add(1) // events of earlier runs on "*"
-		}
-		if r != nil && r.Noisy {
+		if r.Noisy {
 			s.mu.Lock()
 			s.noisy = append(s.noisy, at)
 			s.mu.Unlock()
 		}
-	case client.Gap:
-		s.gaps.Add(1)
-	case client.Resumed:
+		return s.ledger.Done(Exact, r.Index)
+	}, func() {})
+}
+
+// follow subscribes and hands every event's id to got until that says that it
+// was the last, or ctx ends. ready is called once it is subscribed, or cannot
+// be.
+func (s *subscribers) follow(ctx context.Context, tenant, channel string, got func(id string, at time.Duration) bool, ready func()) error {
+	c, err := s.dial(ctx, tenant)
+	if err != nil {
+		ready()
+		return err
+	}
+	defer c.Close()
+	done := make(chan struct{})
+	ended := false // owned by the handler
+	_, err = c.SubscribeFunc(ctx, channel, s.from(), client.Handler{
+		OnEvent: func(e client.Event) {
+			if got(e.ID(), s.now()) && !ended {
+				ended = true
+				close(done)
+			}
+		},
+		OnGap: func(*client.Gap) { s.gaps.Add(1) },
+	})
+	ready()
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("subscribe %s to %s: %w", tenant, channel, err)
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case <-c.Done():
+		if err := c.Err(); ctx.Err() == nil {
+			return fmt.Errorf("subscriber of %s to %s: %w", tenant, channel, err)
+		}
+	}
+	s.reconnects.Add(max(0, c.Stats().Connects-1))
+	return nil
+}
+
+// from is where a subscription begins: live, or where it was first wanted if
+// no node could be reached then, so that nothing published meanwhile is missed.
+func (s *subscribers) from() client.From {
+	if since := s.unreachable.Load(); since != 0 {
+		return client.Since(time.UnixMilli(since))
+	}
+	return client.Live
+}
+
+// dial connects as often as it takes.
+func (s *subscribers) dial(ctx context.Context, tenant string) (*client.Client, error) {
+	wanted := time.Now()
+	for {
+		c, err := client.Dial(ctx, client.Config{URL: s.url, Token: s.token(tenant), KeepRepeats: true, HTTPClient: s.http})
+		if err == nil || ctx.Err() != nil {
+			return c, err
+		}
+		var refused *client.Error
+		if errors.As(err, &refused) && refused.Retry == "no" {
+			return nil, fmt.Errorf("connect %s: %w", tenant, err)
+		}
 		s.reconnects.Add(1)
+		s.unreachable.CompareAndSwap(0, wanted.UnixMilli())
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
 	}
 }
