@@ -28,8 +28,8 @@ var may = map[string][]string{
 	"integration":      {"integration", "client"},
 }
 
-// only lists who may import a library at all.
-var only = map[string][]string{
+// onlyIn lists who may import a library at all.
+var onlyIn = map[string][]string{
 	"github.com/ClickHouse/clickhouse-go":         {"processors/audit"},
 	"github.com/coder/websocket":                  {"fanout", "client"},
 	"github.com/testcontainers/testcontainers-go": {"integration"},
@@ -68,7 +68,7 @@ func forbidden(dir, p string) string {
 	if dir == "." {
 		return ""
 	}
-	for lib, who := range only {
+	for lib, who := range onlyIn {
 		if within(p, lib) && !anyWithin(dir, who) {
 			return "only " + strings.Join(who, ", ") + " may"
 		}

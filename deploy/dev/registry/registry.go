@@ -51,7 +51,7 @@ type Config struct {
 	// Logger gets the registry's own lines, none of them per request; nil
 	// discards them.
 	Logger *slog.Logger
-	// Registerer gets the metrics spillway_registry_*; nil keeps them unseen.
+	// Registerer gets the metrics spillway_dev_registry_*; nil keeps them unseen.
 	Registerer prometheus.Registerer
 }
 
@@ -94,7 +94,7 @@ func Open(cfg Config) (*Registry, error) {
 
 func newRequests(r prometheus.Registerer) *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "spillway_registry_requests_total",
+		Name: "spillway_dev_registry_requests_total",
 		Help: "Requests answered by the schema registry, by error code (0: none).",
 	}, []string{"code"})
 	if r != nil {

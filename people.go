@@ -1,0 +1,844 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/client"
+	"github.com/spillway/spillway/control"
+	"github.com/spillway/spillway/control/keys"
+	"github.com/spillway/spillway/integration/load"
+	"github.com/spillway/spillway/processors/audit"
+	"github.com/spillway/spillway/processors/audit/explain"
+	"github.com/spillway/spillway/schemas"
+	"github.com/spillway/spillway/schemas/compat"
+	"github.com/spillway/spillway/schemas/infer"
+	"github.com/spillway/spillway/schemas/registry"
+)
+
+// secretFiles lets every flag with the tag secret come from the file that
+// SPILLWAY_…_FILE names.
+func secretFiles() kong.Resolver {
+	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if !flag.Tag.Has("secret") {
+			return nil, nil
+		}
+		file := os.Getenv("SPILLWAY_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_")) + "_FILE")
+		if file == "" {
+			return nil, nil
+		}
+		text, err := os.ReadFile(file)
+		return strings.TrimSpace(string(text)), err
+	})
+}
+
+// whereFlags tell a person's command where things are. What is not said comes
+// from the running `spillway dev`, see place.
+type whereFlags struct {
+	Data  string `default:"${data}" type:"path" help:"Folder of spillway dev: its addresses and keys are used where no flag says else."`
+	Token string `secret:"" help:"Token to show; default: one made with --keys."`
+	Keys  string `type:"path" help:"JWKS file with a private key; default: that of spillway dev."`
+}
+
+// places are the addresses of a running `spillway dev`, kept in its folder.
+type places struct {
+	Kafka      string `json:"kafka"`
+	Registry   string `json:"registry"`
+	ClickHouse string `json:"clickhouse"`
+	Ingest     string `json:"ingest"`
+	Fanout     string `json:"fanout"`
+	Audit      string `json:"audit"`
+	Control    string `json:"control"`
+	Admin      string `json:"admin"`
+}
+
+const placesFile = "dev.json"
+
+// place reads the addresses of spillway dev; without one they are its usual
+// ones.
+func (w whereFlags) place() (places, error) {
+	p := usualPlaces()
+	text, err := os.ReadFile(filepath.Join(w.Data, placesFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return p, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &p)
+	}
+	return p, err
+}
+
+func (w whereFlags) ring() (*keys.Ring, error) {
+	file := cmp.Or(w.Keys, filepath.Join(w.Data, "keys.json"))
+	r, err := keys.New(keys.Config{File: file, Now: time.Now, Logger: logger(roleFlags{LogLevel: "warn"}, os.Stderr)})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no key to make a token with: %w; give --token or --keys, or start spillway dev", err)
+	}
+	return r, err
+}
+
+// token is the flag's, or one made for this command that lives an hour.
+func (w whereFlags) token(c schemas.Claims) (string, error) {
+	if w.Token != "" {
+		return w.Token, nil
+	}
+	r, err := w.ring()
+	if err != nil {
+		return "", err
+	}
+	c.Subject, c.ExpiresAt = "spillway", time.Now().Add(time.Hour)
+	return r.Sign(c)
+}
+
+type tokenCmd struct {
+	Make  tokenMakeCmd  `cmd:"" default:"withargs" help:"Make a token for a tenant."`
+	Check tokenCheckCmd `cmd:"" help:"Read a token: what it says, and whether it counts."`
+}
+
+type tokenMakeCmd struct {
+	whereFlags
+	Tenant   string        `arg:"" help:"Tenant; * for an operator."`
+	Role     string        `default:"client" enum:"client,producer,operator" help:"client, producer or operator."`
+	Channels []string      `default:"*" help:"Channels it may subscribe to: exact, prefix.* or *."`
+	Publish  []string      `help:"Channels it may publish to."`
+	Subject  string        `default:"spillway" help:"Who it is for."`
+	TTL      time.Duration `default:"24h" help:"How long it counts."`
+}
+
+func (c *tokenMakeCmd) Run(out *output) error {
+	r, err := c.ring()
+	if err != nil {
+		return err
+	}
+	claims := schemas.Claims{Tenant: c.Tenant, Role: c.Role, Subject: c.Subject, ExpiresAt: time.Now().Add(c.TTL)}
+	if c.Role == schemas.RoleClient {
+		claims.Channels, claims.Publish = c.Channels, c.Publish
+	}
+	token, err := r.Sign(claims)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out.stdout, token)
+	return err
+}
+
+type tokenCheckCmd struct {
+	whereFlags
+	JWT string `arg:"" help:"The token; - reads standard input."`
+}
+
+func (c *tokenCheckCmd) Run(out *output) error {
+	r, err := c.ring()
+	if err != nil {
+		return err
+	}
+	text := []byte(c.JWT)
+	if c.JWT == "-" {
+		if text, err = io.ReadAll(io.LimitReader(os.Stdin, keys.MaxToken+1)); err != nil {
+			return err
+		}
+	}
+	d := r.Describe(strings.TrimSpace(string(text)))
+	shown, err := json.MarshalIndent(map[string]any{
+		"key": d.KeyID, "algorithm": d.Algorithm, "tenant": d.Claims.Tenant, "role": d.Claims.Role, "sub": d.Claims.Subject,
+		"channels": d.Claims.Channels, "publish": d.Claims.Publish, "exp": d.Claims.ExpiresAt,
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out.stdout, string(shown))
+	if d.Refused != nil {
+		return fmt.Errorf("%s: %w", d.Refused.Reason, d.Refused)
+	}
+	return nil
+}
+
+type schemasCmd struct {
+	Check    schemasCheckCmd    `cmd:"" help:"Say whether a schema may follow its versions, and why not."`
+	Register schemasRegisterCmd `cmd:"" help:"Register a schema."`
+	List     schemasListCmd     `cmd:"" help:"List the newest version of each subject."`
+	Infer    schemasInferCmd    `cmd:"" help:"Make a schema from JSON examples."`
+	Encode   schemasEncodeCmd   `cmd:"" help:"Turn JSON into the wire format that any Kafka producer can send."`
+}
+
+type registryFlags struct {
+	whereFlags
+	RegistryURL []string `name:"registry-url" help:"Schema registry; default: that of spillway dev."`
+}
+
+func (f registryFlags) open() (*registry.Client, error) {
+	p, err := f.place()
+	if err != nil {
+		return nil, err
+	}
+	urls := f.RegistryURL
+	if len(urls) == 0 {
+		urls = []string{p.Registry}
+	}
+	return registry.New(registry.Config{URLs: urls, Topic: schemas.Topics{Prefix: schemas.DefaultPrefix}.Events()})
+}
+
+type schemasCheckCmd struct {
+	registryFlags
+	File    string   `arg:"" type:"existingfile" help:"Schema, .avsc."`
+	Against []string `type:"existingfile" help:"Earlier versions, oldest first; default: those in the registry."`
+	Subject string   `help:"Subject; default: the record's full name."`
+	Level   string   `help:"NONE, BACKWARD, FORWARD, FULL or one of the last three with _TRANSITIVE; default: the subject's."`
+}
+
+func (c *schemasCheckCmd) Run(ctx context.Context, out *output) error {
+	text, err := os.ReadFile(c.File)
+	if err != nil {
+		return err
+	}
+	level := compat.Level(strings.ToUpper(c.Level))
+	if c.Level != "" {
+		if level, err = compat.ParseLevel(strings.ToUpper(c.Level)); err != nil {
+			return err
+		}
+	}
+	var found []compat.Incompatibility
+	if len(c.Against) > 0 {
+		found, err = checkFiles(string(text), c.Against, level)
+	} else {
+		found, err = c.ask(ctx, string(text), level)
+	}
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		fmt.Fprintln(out.stdout, "compatible")
+		return nil
+	}
+	for _, f := range found {
+		fmt.Fprintln(out.stdout, f)
+	}
+	return fmt.Errorf("%s is not compatible", c.File)
+}
+
+// checkFiles compares with versions in files.
+func checkFiles(text string, files []string, level compat.Level) ([]compat.Incompatibility, error) {
+	var versions []string
+	for _, file := range files {
+		v, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		versions = append(versions, string(v))
+	}
+	return compat.CheckTexts(cmp.Or(level, compat.FullTransitive), text, versions)
+}
+
+func (c *schemasCheckCmd) ask(ctx context.Context, text string, level compat.Level) ([]compat.Incompatibility, error) {
+	r, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return r.Check(ctx, c.Subject, text, level)
+}
+
+type schemasRegisterCmd struct {
+	registryFlags
+	File    string `arg:"" type:"existingfile" help:"Schema, .avsc."`
+	Subject string `help:"Subject; default: the record's full name."`
+	Level   string `default:"FULL_TRANSITIVE" help:"Compatibility, set if this creates the subject."`
+}
+
+func (c *schemasRegisterCmd) Run(ctx context.Context, out *output) error {
+	text, err := os.ReadFile(c.File)
+	if err != nil {
+		return err
+	}
+	return c.register(ctx, out, c.Subject, string(text), c.Level)
+}
+
+func (f registryFlags) register(ctx context.Context, out *output, subject, text, level string) error {
+	l, err := compat.ParseLevel(strings.ToUpper(level))
+	if err != nil {
+		return err
+	}
+	r, err := f.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	s, err := r.Register(ctx, subject, text, l)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out.stdout, "%s version %d, id %d\n", s.Subject, s.Version, s.ID)
+	return err
+}
+
+type schemasListCmd struct{ registryFlags }
+
+func (c *schemasListCmd) Run(ctx context.Context, out *output) error {
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	list, err := r.List(ctx)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(out.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SUBJECT\tVERSION\tID\tRECORD")
+	for _, s := range list {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", s.Subject, s.Version, s.ID, s.Name)
+	}
+	return w.Flush()
+}
+
+type schemasInferCmd struct {
+	registryFlags
+	Name     string `arg:"" help:"Full name of the record: shop.Order."`
+	File     string `arg:"" help:"JSON examples, one after the other; - reads standard input."`
+	Register bool   `help:"Register it as well."`
+}
+
+func (c *schemasInferCmd) Run(ctx context.Context, out *output) error {
+	in, err := open(c.File)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	text, err := infer.Infer(c.Name, in)
+	if err != nil {
+		return err
+	}
+	if !c.Register {
+		_, err = fmt.Fprintln(out.stdout, text)
+		return err
+	}
+	return c.register(ctx, out, "", text, string(compat.FullTransitive))
+}
+
+type schemasEncodeCmd struct {
+	registryFlags
+	Name string `arg:"" help:"Full name of the record."`
+	File string `arg:"" help:"JSON; - reads standard input."`
+}
+
+func (c *schemasEncodeCmd) Run(ctx context.Context, out *output) error {
+	in, err := open(c.File)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, schemas.MaxEvent+1))
+	if err != nil {
+		return err
+	}
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	wire, err := r.Encode(ctx, nil, c.Name, text, schemas.MaxEvent)
+	if err != nil {
+		return err
+	}
+	_, err = out.stdout.Write(wire)
+	return err
+}
+
+// open opens a file, or standard input for "-".
+func open(file string) (io.ReadCloser, error) {
+	if file == "-" {
+		return io.NopCloser(os.Stdin), nil
+	}
+	return os.Open(file)
+}
+
+type pubCmd struct {
+	whereFlags
+	Tenant    string `arg:"" help:"Tenant."`
+	Channel   string `arg:"" help:"Channel."`
+	JSON      string `arg:"" name:"json" default:"-" help:"The event's data; - reads JSON lines from standard input."`
+	Type      string `default:"demo.Message" help:"Event type: full name of a registered record."`
+	ID        string `help:"Event id; with JSON lines, -1, -2 … is added. Default: its place in Kafka."`
+	Key       string `help:"Idempotency key."`
+	Priority  string `help:"fast or slow; default: the type's policy."`
+	IngestURL string `name:"ingest-url" help:"Address of ingest; default: that of spillway dev."`
+}
+
+func (c *pubCmd) Run(ctx context.Context, out *output) error {
+	p, err := c.place()
+	if err != nil {
+		return err
+	}
+	token, err := c.token(schemas.Claims{Tenant: c.Tenant, Role: schemas.RoleProducer})
+	if err != nil {
+		return err
+	}
+	to := cmp.Or(c.IngestURL, p.Ingest) + "/v1/events"
+	if c.JSON != "-" {
+		return c.post(ctx, out, to, token, []byte(c.JSON), c.ID)
+	}
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, schemas.MaxEvent+1)
+	for n := 1; lines.Scan(); n++ {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		id := c.ID
+		if id != "" {
+			id += "-" + strconv.Itoa(n)
+		}
+		if err := c.post(ctx, out, to, token, line, id); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+	}
+	return lines.Err()
+}
+
+func (c *pubCmd) post(ctx context.Context, out *output, to, token string, data []byte, id string) error {
+	q := url.Values{"type": {c.Type}, "subject": {c.Channel}}
+	for name, value := range map[string]string{"id": id, "key": c.Key, "priority": c.Priority} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to+"?"+q.Encode(), bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	var got struct {
+		Events []struct {
+			ID        string
+			Partition int32
+			Offset    int64
+		}
+	}
+	if resp.StatusCode != http.StatusAccepted || json.Unmarshal(text, &got) != nil || len(got.Events) != 1 {
+		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
+	}
+	e := got.Events[0]
+	_, err = fmt.Fprintf(out.stdout, "%s accepted, partition %d offset %d\n", e.ID, e.Partition, e.Offset)
+	return err
+}
+
+type subCmd struct {
+	whereFlags
+	Tenant    string        `arg:"" help:"Tenant."`
+	Channel   string        `arg:"" help:"Channel, prefix.* or *."`
+	From      string        `default:"live" help:"live, begin, last:N, a time (RFC 3339) or a cursor."`
+	Count     int           `help:"Stop after so many events; 0 never stops."`
+	Timeout   time.Duration `help:"Give up after this long; 0 never does."`
+	Output    string        `default:"human" enum:"human,json" help:"human, or json: CloudEvents, one a line."`
+	FanoutURL string        `name:"fanout-url" help:"Address of fan-out, ws://…; default: that of spillway dev."`
+}
+
+func (c *subCmd) Run(ctx context.Context, out *output) error {
+	p, err := c.place()
+	if err != nil {
+		return err
+	}
+	from, err := parseFrom(c.From)
+	if err != nil {
+		return err
+	}
+	token, err := c.token(schemas.Claims{Tenant: c.Tenant, Role: schemas.RoleClient, Channels: []string{c.Channel}})
+	if err != nil {
+		return err
+	}
+	if c.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("nothing more within %s", c.Timeout))
+		defer cancel()
+	}
+	conn, err := client.Dial(ctx, client.Config{URL: cmp.Or(c.FanoutURL, p.Fanout), Token: token})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	sub, err := conn.Subscribe(ctx, c.Channel, from)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for e, err := range sub.Events(ctx) {
+		var gap *client.Gap
+		switch {
+		case errors.As(err, &gap):
+			fmt.Fprintf(out.stderr, "%v; the rest is at the audit role: %s\n", gap, gap.Replay)
+			continue
+		case err != nil:
+			return cmp.Or(ended(ctx), err)
+		}
+		c.print(out, e)
+		if n++; n == c.Count {
+			return nil
+		}
+	}
+	return ended(ctx)
+}
+
+// ended is why ctx has ended, nil if a person ended it.
+func ended(ctx context.Context) error {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+func (c *subCmd) print(out *output, e client.Event) {
+	if c.Output == "json" {
+		fmt.Fprintf(out.stdout, "%s\n", e.Raw)
+		return
+	}
+	fmt.Fprintf(out.stdout, "%s  %s  %s  %s\n", e.Time().Local().Format("15:04:05.000"), e.Channel(), e.Type(), e.Data())
+}
+
+func parseFrom(s string) (client.From, error) {
+	switch s {
+	case "live":
+		return client.Live, nil
+	case "begin":
+		return client.Begin, nil
+	}
+	if n, ok := strings.CutPrefix(s, "last:"); ok {
+		count, err := strconv.Atoi(n)
+		if err != nil || count < 1 {
+			return "", fmt.Errorf("--from %s: want last:N with N at least 1", s)
+		}
+		return client.Last(count), nil
+	}
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return client.Since(t), nil
+	}
+	if _, err := schemas.ParseCursor(s); err != nil {
+		return "", fmt.Errorf("--from %s: want live, begin, last:N, a time as in RFC 3339 or a cursor", s)
+	}
+	return client.From(s), nil
+}
+
+type setupCmd struct {
+	clusterFlags
+	clickhouseFlags
+	Partitions  int32    `help:"Partitions of events, fixed from then on; 0: what there is, else 12."`
+	Regions     []string `default:"local" help:"Regions; each has a fan-out topic."`
+	Replication int16    `default:"3" help:"Replicas of each partition."`
+	MinISR      int16    `name:"min-isr" default:"2" help:"Replicas that must hold a record before it is acknowledged."`
+	Open        bool     `help:"The default policy admits tenants that have none."`
+	Check       bool     `help:"Change nothing; report, and exit with 1 if something is missing or differs."`
+}
+
+func (c *setupCmd) Run(ctx context.Context, out *output) error {
+	log := logger(roleFlags{LogLevel: "warn"}, out.stderr)
+	reg, err := registry.New(registry.Config{URLs: c.RegistryURL, Topic: c.topics().Events(), Logger: log})
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	ids, err := systemIDs(ctx, reg, c.Check)
+	if err != nil {
+		return err
+	}
+	report, err := control.Setup(ctx, control.SetupConfig{
+		Kafka: c.kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions,
+		Replication: c.Replication, MinISR: c.MinISR, CompactControl: true, Open: c.Open, Check: c.Check, Logger: log, Now: time.Now,
+	})
+	if err != nil {
+		return err
+	}
+	for _, line := range report.Lines() {
+		fmt.Fprintln(out.stdout, line)
+	}
+	good := report.OK()
+	tables := audit.MigrateConfig{Server: c.server()}
+	if c.Check {
+		differs, err := audit.Check(ctx, tables)
+		if err != nil {
+			return err
+		}
+		good = good && len(differs) == 0
+		for _, line := range differs {
+			fmt.Fprintln(out.stdout, "clickhouse:", line)
+		}
+	} else {
+		applied, err := audit.Migrate(ctx, tables)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out.stdout, "clickhouse: %d migrations applied\n", len(applied))
+	}
+	if c.Check && !good {
+		return errors.New("something is missing or differs")
+	}
+	return nil
+}
+
+// systemIDs are the ids of Spillway's own schemas, registered first unless it
+// shall only be looked.
+func systemIDs(ctx context.Context, reg *registry.Client, check bool) (map[string]int32, error) {
+	if !check {
+		return registerSystem(ctx, reg)
+	}
+	ids := map[string]int32{}
+	for name := range allSystemSchemas() {
+		s, err := reg.Latest(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("schema %s: %w", name, err)
+		}
+		ids[name] = int32(s.ID)
+	}
+	return ids, nil
+}
+
+type controlFlags struct {
+	whereFlags
+	ControlURL string `name:"control-url" help:"Address of control; default: that of spillway dev."`
+}
+
+// api is a client of the control role.
+func (c controlFlags) api() (*control.Client, error) {
+	p, err := c.place()
+	if err != nil {
+		return nil, err
+	}
+	token, err := c.token(schemas.Claims{Tenant: schemas.Everyone, Role: schemas.RoleOperator})
+	if err != nil {
+		return nil, err
+	}
+	return &control.Client{URL: cmp.Or(c.ControlURL, p.Control), Token: token}, nil
+}
+
+type getCmd struct {
+	controlFlags
+	Kind   string `arg:"" optional:"" enum:"tenants,endpoints,flags,all" default:"all" help:"tenants, endpoints, flags or all."`
+	Name   string `arg:"" optional:"" help:"One of them."`
+	Output string `short:"o" default:"yaml" enum:"yaml,json" help:"yaml, which apply takes unchanged, or json."`
+}
+
+func (c *getCmd) Run(ctx context.Context, out *output) error {
+	api, err := c.api()
+	if err != nil {
+		return err
+	}
+	kinds := map[string]control.Kind{"tenants": control.KindTenant, "endpoints": control.KindEndpoint, "flags": control.KindFlag}
+	docs, err := api.Get(ctx, kinds[c.Kind], c.Name)
+	if err != nil {
+		return err
+	}
+	var text []byte
+	if c.Output == "json" {
+		text, err = json.MarshalIndent(docs, "", "  ")
+		text = append(text, '\n')
+	} else {
+		text, err = control.Export(docs)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = out.stdout.Write(text)
+	return err
+}
+
+type applyCmd struct {
+	controlFlags
+	File   string `short:"f" required:"" help:"YAML or JSON documents; - reads standard input."`
+	DryRun bool   `help:"Say what would change, and change nothing."`
+}
+
+func (c *applyCmd) Run(ctx context.Context, out *output) error {
+	in, err := open(c.File)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	docs, err := control.Load(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.File, err)
+	}
+	api, err := c.api()
+	if err != nil {
+		return err
+	}
+	result, err := api.Apply(ctx, docs, c.DryRun)
+	if err != nil {
+		return err
+	}
+	for _, line := range result.Lines {
+		fmt.Fprintln(out.stdout, line)
+	}
+	for _, line := range result.Warnings {
+		fmt.Fprintln(out.stderr, "warning:", line)
+	}
+	switch {
+	case len(result.Lines) == 0:
+		fmt.Fprintln(out.stdout, "nothing changes")
+	case c.DryRun:
+		fmt.Fprintln(out.stdout, "dry run: nothing was written")
+	}
+	return nil
+}
+
+type explainCmd struct {
+	whereFlags
+	ID       string        `arg:"" name:"event-id" help:"Event id, as accepted, or topic id/partition/offset."`
+	Tenant   string        `help:"Its tenant, if several have used the id."`
+	Source   string        `default:"auto" enum:"auto,clickhouse,kafka" help:"clickhouse, kafka, or auto: Kafka if ClickHouse does not answer."`
+	Since    time.Duration `default:"24h" help:"How far back Kafka is read."`
+	Output   string        `default:"human" enum:"human,json" help:"human or json."`
+	Database string        `default:"spillway" help:"Database of the audit."`
+}
+
+func (c *explainCmd) Run(ctx context.Context, out *output) error {
+	p, err := c.place()
+	if err != nil {
+		return err
+	}
+	var story explain.Story
+	if c.Source != "kafka" {
+		story, err = c.askClickHouse(ctx, p)
+	}
+	if c.Source == "kafka" || c.Source == "auto" && err != nil && !errors.Is(err, explain.ErrNotFound) {
+		if err != nil {
+			fmt.Fprintln(out.stderr, "ClickHouse does not answer, Kafka is read instead:", err)
+		}
+		story, err = c.askKafka(ctx, p, out)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Output == "json" {
+		e := json.NewEncoder(out.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(story)
+	}
+	_, err = story.WriteTo(out.stdout)
+	return err
+}
+
+func (c *explainCmd) askClickHouse(ctx context.Context, p places) (explain.Story, error) {
+	conn, err := audit.Server{URL: p.ClickHouse, Database: c.Database}.Open()
+	if err != nil {
+		return explain.Story{}, err
+	}
+	defer conn.Close()
+	return explain.Explain(ctx, explain.ClickHouse(conn), c.ID, c.Tenant)
+}
+
+func (c *explainCmd) askKafka(ctx context.Context, p places, out *output) (explain.Story, error) {
+	reg, err := registry.New(registry.Config{URLs: []string{p.Registry}})
+	if err != nil {
+		return explain.Story{}, err
+	}
+	defer reg.Close()
+	ids, err := systemIDs(ctx, reg, true)
+	if err != nil {
+		return explain.Story{}, err
+	}
+	f := clusterFlags{KafkaBrokers: []string{p.Kafka}, TopicPrefix: schemas.DefaultPrefix}
+	return explain.Explain(ctx, explain.Kafka(explain.KafkaConfig{
+		Kafka: f.kafka(), Topics: f.topics(), SchemaIDs: ids, Since: time.Now().Add(-c.Since),
+		Progress: func(read, total int64) { fmt.Fprintf(out.stderr, "read %d of %d records\r", read, total) },
+	}), c.ID, c.Tenant)
+}
+
+type loadCmd struct {
+	whereFlags
+	Trace           string        `required:"" type:"existingfile" help:"CSV with TIMESTAMP, ContextTokens, GeneratedTokens."`
+	Speed           float64       `default:"1" help:"How many times faster than it was."`
+	Tenants         int           `default:"20" help:"Quiet tenants; requests go to them by 1/rank."`
+	Duration        time.Duration `default:"60s" help:"How long to offer."`
+	Noisy           bool          `default:"true" negatable:"" help:"Let the tenant noisy offer three times its limit."`
+	Repeats         float64       `default:"0.02" help:"Share of events that are sent twice."`
+	Malformed       float64       `default:"0.001" help:"Malformed records, as a share of events."`
+	ViaKafka        float64       `default:"0.1" help:"Share of events offered over Kafka with a foreign partitioner."`
+	Seed            uint64        `default:"1" help:"Another seed, another run."`
+	Grace           time.Duration `default:"150s" help:"How long after the last event all must have arrived."`
+	TolerateDoubles bool          `help:"Spillway will be restarted: duplicates across the restart are not held against it."`
+	JSON            bool          `name:"json" help:"Print the report as JSON."`
+}
+
+func (c *loadCmd) Run(ctx context.Context, out *output) error {
+	p, err := c.place()
+	if err != nil {
+		return err
+	}
+	ring, err := c.ring()
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(c.Trace)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	rows, err := load.ReadTrace(f)
+	if err != nil {
+		return err
+	}
+	report, err := load.Run(ctx, load.Config{
+		Plan: load.PlanConfig{
+			Trace: rows, Speed: c.Speed, Tenants: c.Tenants, Duration: c.Duration,
+			Repeats: c.Repeats, Malformed: c.Malformed, Kafka: c.ViaKafka, Seed: c.Seed,
+		},
+		Kafka: []kgo.Opt{kgo.SeedBrokers(p.Kafka), kgo.ClientID("spillway-load")}, Topics: schemas.Topics{Prefix: schemas.DefaultPrefix},
+		RegistryURL: p.Registry, IngestURL: p.Ingest, FanoutURL: p.Fanout, ControlURL: p.Control,
+		Noisy: c.Noisy, TolerateDoubles: c.TolerateDoubles, Grace: c.Grace, Progress: out.stderr, Now: time.Now,
+		Token: func(tenant, role string) (string, error) {
+			return ring.Sign(schemas.Claims{
+				Tenant: tenant, Role: role, Subject: "load", Channels: channelsOf(role), ExpiresAt: time.Now().Add(c.Duration + time.Hour),
+			})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	write := report.Write
+	if c.JSON {
+		write = report.WriteJSON
+	}
+	if err := write(out.stdout); err != nil {
+		return err
+	}
+	if len(report.Failures) > 0 {
+		return fmt.Errorf("%d things do not add up", len(report.Failures))
+	}
+	return nil
+}
+
+func channelsOf(role string) []string {
+	if role == schemas.RoleClient {
+		return []string{"*"}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package delay
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/schemas"
+)
+
+// A note is what the headers of a waiting record say.
+type note struct {
+	due        int64 // Unix ms
+	origin     schemas.Origin
+	generation int
+	job        string
+	wait       bool // it waits for an answer about its schema or tenant
+}
+
+var errNoDue = errors.New("spillway-due is missing")
+
+// readNote reads a waiting record's headers.
+func readNote(r *kgo.Record) (note, error) {
+	n := note{due: -1}
+	var err error
+	hasOrigin := false
+	for _, h := range r.Headers {
+		switch h.Key {
+		case schemas.HeaderDue:
+			if n.due, err = strconv.ParseInt(string(h.Value), 10, 64); err != nil {
+				return n, fmt.Errorf("spillway-due: %w", err)
+			}
+		case schemas.HeaderOrigin:
+			if n.origin, n.generation, n.job, err = schemas.ParseOriginHeader(h.Value); err != nil {
+				return n, err
+			}
+			hasOrigin = true
+		case schemas.HeaderWait:
+			n.wait = true
+		}
+	}
+	switch {
+	case n.due < 0:
+		return n, errNoDue
+	case !hasOrigin:
+		return n, errors.New("spillway-origin is missing")
+	}
+	return n, nil
+}
+
+// wake is when a record must be looked at: when it is due, or when its tier's
+// time is over and it hops into the next.
+func (n note) wake(r *kgo.Record, tier time.Duration) int64 {
+	if tier == 0 {
+		return n.due
+	}
+	return min(n.due, r.Timestamp.Add(tier).UnixMilli())
+}
+
+// A returner makes the record that gives a waiting one back.
+type returner struct {
+	topics     schemas.Topics
+	partitions int32
+	secrets    Secrets
+}
+
+// Where a record goes, the metric's label.
+const (
+	toEvents = "events"
+	toWork   = "work"
+	toRetry  = "retry"
+	toDead   = "dead"
+)
+
+// give returns what is to be produced for r at now, and where it goes. A
+// record whose headers cannot be read becomes a dead letter.
+func (g returner) give(r *kgo.Record, now int64) (*kgo.Record, string) {
+	n, err := readNote(r)
+	switch {
+	case err != nil:
+		return g.dead(r, err), toDead
+	case n.due > now:
+		return g.hop(r, n, now), toRetry
+	case n.wait || r.Topic == g.topics.Overflow():
+		return g.signed(r, n), toEvents
+	}
+	return g.to(g.topics.Work(), r, r.Headers), toWork
+}
+
+// signed brings r back to events. If we crash after it is produced and before
+// r is committed it is brought back once more, and route drops the second one
+// by its place.
+func (g returner) signed(r *kgo.Record, n note) *kgo.Record {
+	kind := schemas.Release
+	if n.wait {
+		kind = schemas.Wait
+	}
+	header := schemas.Return{
+		Kind: kind, Origin: n.origin, Generation: n.generation, Job: n.job,
+		Of: schemas.Place{Topic: strings.TrimPrefix(r.Topic, g.topics.Prefix), Partition: r.Partition, Offset: r.Offset},
+	}.Sign(g.secrets.SigningSecret(), r.Key, r.Value)
+	headers := make([]kgo.RecordHeader, 0, len(r.Headers))
+	for _, h := range r.Headers {
+		if !strings.HasPrefix(h.Key, schemas.HeaderInternal) {
+			headers = append(headers, h)
+		}
+	}
+	return g.to(g.topics.Events(), r, append(headers, kgo.RecordHeader{Key: schemas.HeaderReturn, Value: header}))
+}
+
+// hop appends r to the tier that fits what is left to wait.
+func (g returner) hop(r *kgo.Record, n note, now int64) *kgo.Record {
+	left := time.Duration(n.due-now) * time.Millisecond
+	tier := schemas.RetryTiers[0]
+	for _, t := range schemas.RetryTiers {
+		if t <= left {
+			tier = t
+		}
+	}
+	return g.to(g.topics.Retry(tier), r, r.Headers)
+}
+
+func (g returner) dead(r *kgo.Record, why error) *kgo.Record {
+	headers := r.Headers[:len(r.Headers):len(r.Headers)]
+	for key, value := range map[string]string{
+		schemas.HeaderReason: string(schemas.Internal), schemas.HeaderStep: "delay",
+		schemas.HeaderError: fmt.Sprintf("%s/%d offset %d: %v", r.Topic, r.Partition, r.Offset, why),
+	} {
+		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
+	}
+	return g.to(g.topics.Dead(), r, headers)
+}
+
+func (g returner) to(topic string, r *kgo.Record, headers []kgo.RecordHeader) *kgo.Record {
+	return &kgo.Record{Topic: topic, Partition: schemas.HomePartition(r.Key, g.partitions), Key: r.Key, Value: r.Value, Headers: headers}
+}
