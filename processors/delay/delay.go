@@ -23,7 +23,6 @@ type Delay struct {
 	cfg      Config
 	m        *metrics
 	give     returner
-	tiers    map[string]time.Duration // by topic; overflow has none
 	consumer *kgo.Client
 	producer *kgo.Client
 
@@ -49,15 +48,14 @@ func New(cfg Config) (*Delay, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	d := &Delay{
-		cfg: cfg, m: newMetrics(cfg.Registerer), give: returner{cfg.Topics, cfg.Partitions, cfg.Secrets},
-		tiers: map[string]time.Duration{}, owned: map[partition]*waiting{}, payloads: newPayloads(cfg.PayloadBytes),
-		moved: cfg.Now(),
-	}
+	tiers := map[string]time.Duration{}
 	for _, tier := range schemas.RetryTiers {
-		d.tiers[cfg.Topics.Retry(tier)] = tier
+		tiers[cfg.Topics.Retry(tier)] = tier
 	}
-	return d, nil
+	return &Delay{
+		cfg: cfg, m: newMetrics(cfg.Registerer), give: returner{cfg.Topics, cfg.Partitions, cfg.Secrets, tiers},
+		owned: map[partition]*waiting{}, payloads: newPayloads(cfg.PayloadBytes), moved: cfg.Now(),
+	}, nil
 }
 
 // Ready says why nothing is given back, if something should be.
@@ -110,7 +108,7 @@ func (d *Delay) Run(ctx context.Context) error {
 
 func (d *Delay) open() (err error) {
 	topics := []string{d.cfg.Topics.Overflow()}
-	for topic := range d.tiers {
+	for topic := range d.give.tiers {
 		topics = append(topics, topic)
 	}
 	d.producer, err = kgo.NewClient(append(d.cfg.Kafka[:len(d.cfg.Kafka):len(d.cfg.Kafka)],
@@ -209,9 +207,9 @@ func (d *Delay) poll(ctx context.Context) {
 // add looks at one record. One that cannot be read is due at once, and becomes
 // a dead letter.
 func (d *Delay) add(tp partition, w *waiting, r *kgo.Record) {
-	due := int64(0)
-	if n, err := readNote(r); err == nil {
-		due = n.wake(r, d.tiers[r.Topic])
+	due, tier := int64(0), d.give.tiers[r.Topic]
+	if n, err := readNote(r, tier); err == nil {
+		due = n.wake(r, tier)
 	}
 	w.Add(due, r.Offset)
 	d.payloads.keep(tp, r)

@@ -23,8 +23,9 @@ type note struct {
 
 var errNoDue = errors.New("spillway-due is missing")
 
-// readNote reads a waiting record's headers.
-func readNote(r *kgo.Record) (note, error) {
+// readNote reads a waiting record's headers. tier is that of its topic, 0 for
+// overflow; what names no due time waits that long.
+func readNote(r *kgo.Record, tier time.Duration) (note, error) {
 	n := note{due: -1}
 	var err error
 	hasOrigin := false
@@ -42,6 +43,9 @@ func readNote(r *kgo.Record) (note, error) {
 		case schemas.HeaderWait:
 			n.wait = true
 		}
+	}
+	if n.due < 0 && tier > 0 {
+		n.due = r.Timestamp.Add(tier).UnixMilli()
 	}
 	switch {
 	case n.due < 0:
@@ -66,6 +70,7 @@ type returner struct {
 	topics     schemas.Topics
 	partitions int32
 	secrets    Secrets
+	tiers      map[string]time.Duration // by topic; overflow has none
 }
 
 // Where a record goes, the metric's label.
@@ -79,7 +84,7 @@ const (
 // give returns what is to be produced for r at now, and where it goes. A
 // record whose headers cannot be read becomes a dead letter.
 func (g returner) give(r *kgo.Record, now int64) (*kgo.Record, string) {
-	n, err := readNote(r)
+	n, err := readNote(r, g.tiers[r.Topic])
 	switch {
 	case err != nil:
 		return g.dead(r, err), toDead
