@@ -41,6 +41,7 @@ type Shape struct {
 	Rate      float64 `json:"rate"`
 	Burst     float64 `json:"burst"`
 	InTime    int     `json:"in_time"`    // delivered by the end of the run
+	OnTheWay  int     `json:"on_the_way"` // delivered in the half second after it
 	Allowed   float64 `json:"allowed"`    // burst + rate × time
 	MaxExcess float64 `json:"max_excess"` // most that was ever delivered above the allowance of its moment
 }
