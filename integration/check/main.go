@@ -242,7 +242,7 @@ func (c *checker) noisyShape(like string) error {
 	if c.Noisy.Rate == 0 {
 		return nil
 	}
-	text, err := c.query("SELECT toUnixTimestamp64Milli(ts) FROM spillway.transitions FINAL WHERE tenant = 'noisy' AND status = 'processing' AND " + like + " ORDER BY ts FORMAT TSV")
+	text, err := c.query("SELECT toUnixTimestamp64Milli(at) FROM spillway.transitions FINAL WHERE tenant = 'noisy' AND status = 'processing' AND " + like + " ORDER BY at FORMAT TSV")
 	if err != nil {
 		return err
 	}
