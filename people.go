@@ -752,8 +752,23 @@ func (c *explainCmd) askClickHouse(ctx context.Context, p places) (explain.Story
 		return explain.Story{}, err
 	}
 	defer conn.Close()
-	return explain.Explain(ctx, explain.ClickHouse(conn), c.ID, c.Tenant)
+	deadline := time.Now().Add(auditLag)
+	for {
+		story, err := explain.Explain(ctx, explain.ClickHouse(conn), c.ID, c.Tenant)
+		if !errors.Is(err, explain.ErrNotFound) || time.Now().After(deadline) {
+			return story, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return story, err
+		}
+	}
 }
+
+// auditLag is how far ClickHouse may be behind Kafka when all is well: who asks
+// for an event that was accepted a moment ago is answered nevertheless.
+const auditLag = 2 * time.Second
 
 func (c *explainCmd) askKafka(ctx context.Context, p places, out *output) (explain.Story, error) {
 	reg, err := registry.New(registry.Config{URLs: []string{p.Registry}})

@@ -95,11 +95,11 @@ func testLoad(t *testing.T) {
 func explainSome(t *testing.T, s *stack, run string) {
 	t.Helper()
 	like := "event_id LIKE '" + run + "-%'"
-	sample := s.query(t, `SELECT DISTINCT event_id FROM (
-  (SELECT any(event_id) AS event_id FROM spillway.transitions WHERE `+like+` GROUP BY reason, status)
-  UNION ALL (SELECT event_id FROM spillway.events WHERE `+like+` ORDER BY rand() LIMIT 10)) FORMAT TSV`)
+	sample := s.query(t, `SELECT DISTINCT id FROM (
+  (SELECT anyLast(event_id) AS id FROM spillway.transitions WHERE `+like+` GROUP BY reason, status)
+  UNION ALL (SELECT event_id AS id FROM spillway.events WHERE `+like+` ORDER BY rand() LIMIT 100)) FORMAT TSV`)
 	ids := strings.Fields(sample)
-	if len(ids) < 10 {
+	if len(ids) < 50 {
 		t.Fatalf("only %d ids: %s", len(ids), sample)
 	}
 	for _, id := range ids {
