@@ -21,16 +21,16 @@ func (r *rules) valid(ev *Event, _ *State) Decision {
 		return ev.await(noAge, schemas.AwaitSchema, schemas.SchemaUnknown)
 	}
 	ev.schema = schema
+	var why schemas.Reason
+	var detail string
+	if ev.JSON, why, detail = schema.AppendJSON(ev.JSON[:0], body, schemas.MaxEvent); why != "" {
+		return dead(why, detail)
+	}
 	if ev.Type == "" {
 		ev.Type = schema.Name()
 	}
 	if ev.Type == "" {
 		return dead(schemas.SchemaUnsupported, "the schema is not a record's and ce_type is absent")
-	}
-	var why schemas.Reason
-	var detail string
-	if ev.JSON, why, detail = schema.AppendJSON(ev.JSON[:0], body, schemas.MaxEvent); why != "" {
-		return dead(why, detail)
 	}
 	return Decision{}
 }

@@ -1,0 +1,226 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/processors"
+	"github.com/spillway/spillway/schemas"
+)
+
+// cycle decides about what one poll gave and commits it. An error means that
+// the client must be replaced.
+func (s *session) cycle(ctx context.Context, fetches kgo.Fetches) error {
+	now := s.cfg.Now()
+	s.takeAssignments()
+	skips := s.pollErrors(fetches)
+	s.clean(now)
+	if fetches.NumRecords() == 0 && len(skips) == 0 {
+		return s.idle(ctx)
+	}
+	s.tenants.at(now)
+	s.schemas.at(now)
+	if err := s.gts.Begin(); err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	s.learn(ctx, fetches)
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) { s.decideAll(f.Partition, f.Records) })
+	for _, skip := range skips {
+		s.skip(skip)
+	}
+	return s.end(ctx, now)
+}
+
+// idle ends the session's memory of a revocation: without that the next
+// transaction would be aborted for a rebalance that is long over.
+func (s *session) idle(ctx context.Context) error {
+	if !s.revoked.Swap(false) {
+		return nil
+	}
+	_, err := s.gts.End(ctx, kgo.TryAbort)
+	return err
+}
+
+// pollErrors returns the batches that must be skipped, and says what else is
+// wrong.
+func (s *session) pollErrors(fetches kgo.Fetches) (skips []*kgo.ErrDecompressTooLarge) {
+	var problem error
+	fetches.EachError(func(topic string, partition int32, err error) {
+		var tooLarge *kgo.ErrDecompressTooLarge
+		switch {
+		case errors.As(err, &tooLarge):
+			skips = append(skips, tooLarge)
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrClientClosed):
+		default:
+			problem = fmt.Errorf("partition %d of %s cannot be read: %w", partition, topic, err)
+		}
+	})
+	if problem == nil {
+		s.problem.Store(nil)
+		return skips
+	}
+	if p := s.problem.Load(); p == nil || *p != problem.Error() {
+		s.log.Error("events cannot be read", "err", problem)
+	}
+	s.say(problem.Error())
+	return skips
+}
+
+// learn asks the registry about schema ids that were never met.
+func (s *session) learn(ctx context.Context, fetches kgo.Fetches) {
+	fetches.EachRecord(func(r *kgo.Record) { s.schemas.miss(r.Value) })
+	if waited := s.schemas.learn(ctx, s.cfg.Now); waited > 0 {
+		s.metrics.registryWait.Observe(waited.Seconds())
+	}
+}
+
+// open is the state of a partition, with a transaction under way.
+func (s *session) open(number int32) *partition {
+	p := s.parts[number]
+	if p == nil { // assigned before its offsets were seen: cannot be, but must not panic
+		p = &partition{number: number, state: processors.NewState(s.cfg.MaxKeys), reached: -1}
+		s.parts[number] = p
+	}
+	if !p.open {
+		p.open, p.after = true, p.reached
+		p.state.Begin()
+	}
+	return p
+}
+
+// decideAll walks the records of one partition down the line and writes what
+// was decided.
+func (s *session) decideAll(number int32, records []*kgo.Record) {
+	if len(records) == 0 {
+		return
+	}
+	p := s.open(number)
+	for _, r := range records {
+		if r.Offset < p.after {
+			s.metrics.repeated.Inc() // decided and committed before: never again
+			continue
+		}
+		s.decide(p, r)
+		p.after = r.Offset + 1
+	}
+}
+
+func (s *session) decide(p *partition, r *kgo.Record) {
+	s.read(r)
+	d := s.line.Walk(&s.ev, p.state)
+	if len(s.tooLarge) > 0 && s.tooLarge[placeOf{r.Partition, r.Offset}] {
+		d = processors.Decision{Verdict: processors.Dead, Reason: schemas.TooLarge, Step: "valid", Detail: "Kafka refuses the record for its size"}
+	}
+	s.counts.add(d)
+	s.counts.newest = max(s.counts.newest, s.ev.Appended)
+	s.write(r, d)
+}
+
+// skip writes the place of a batch that cannot be decompressed, and goes on
+// behind it.
+func (s *session) skip(b *kgo.ErrDecompressTooLarge) {
+	p := s.open(b.Partition)
+	if b.NextOffset <= p.after {
+		return
+	}
+	d := processors.Decision{Verdict: processors.Dead, Reason: schemas.UndecodableBatch, Step: "valid",
+		Detail: fmt.Sprintf("offsets %d to %d of partition %d decompress to more than %d bytes", b.Offset, b.NextOffset-1, b.Partition, schemas.MaxClientBatch)}
+	origin := schemas.Origin{Topic: s.topic, Partition: b.Partition, Offset: b.Offset, AcceptedAt: s.cfg.Now().UnixMilli()}
+	s.ev.Reset(origin, s.cfg.Topics.Events(), nil, nil)
+	s.counts.add(d)
+	s.write(&kgo.Record{Partition: b.Partition, Offset: b.Offset}, d)
+	p.after = b.NextOffset
+	s.gts.Client().SetOffsets(map[string]map[int32]kgo.EpochOffset{
+		s.cfg.Topics.Events(): {b.Partition: {Epoch: b.Epoch, Offset: b.NextOffset}},
+	})
+}
+
+// end commits the transaction, or takes it back.
+//
+// If we crash before End has answered, the next owner's OffsetFetch waits until
+// the transaction is decided: outputs and offsets stand together, or neither.
+func (s *session) end(ctx context.Context, began time.Time) error {
+	endCtx, cancel := drainContext(ctx)
+	defer cancel()
+	try := kgo.TryCommit
+	if err := s.pending.wait(); err != nil {
+		s.log.Warn("a forward was not acknowledged, the batch is taken back", "err", err)
+		s.metrics.aborts.WithLabelValues("forward").Inc()
+		try = kgo.TryAbort
+	}
+	if try == kgo.TryCommit {
+		if err := s.gts.Client().Flush(endCtx); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
+		if s.refused() {
+			try = kgo.TryAbort
+		}
+	}
+	committed, err := s.gts.End(endCtx, try)
+	s.revoked.Store(false)
+	switch {
+	case err != nil:
+		s.metrics.aborts.WithLabelValues("error").Inc()
+		s.out.drop()
+		s.counts.reset()
+		return fmt.Errorf("end the transaction: %w", err)
+	case !committed:
+		if try == kgo.TryCommit {
+			s.metrics.aborts.WithLabelValues("rebalance").Inc()
+		}
+		s.out.drop()
+		s.counts.reset()
+		return s.settleAll(endCtx)
+	}
+	s.commit(began)
+	return nil
+}
+
+// commit: what the transaction said holds.
+func (s *session) commit(began time.Time) {
+	for _, p := range s.parts {
+		if p.open {
+			p.state.Commit()
+			p.reached, p.open = p.after, false
+		}
+	}
+	clear(s.tooLarge)
+	s.metrics.committed(s, began)
+	s.counts.reset()
+	s.out.reuse()
+}
+
+// refused reports whether Kafka or its client refused a record, which makes
+// the batch void. An event whose record is too large is remembered: the next
+// try says so in place of it.
+func (s *session) refused() bool {
+	failures := s.out.failures()
+	for _, f := range failures {
+		if errors.Is(f.err, kerr.MessageTooLarge) || errors.Is(f.err, kerr.RecordListTooLarge) {
+			s.tooLarge[f.of] = true
+		}
+	}
+	if len(failures) == 0 {
+		return false
+	}
+	s.log.Warn("records were refused, the batch is taken back", "records", len(failures), "err", failures[0].err)
+	s.metrics.aborts.WithLabelValues("produce").Inc()
+	return true
+}
+
+// drainContext lives as long as ctx and drainTimeout longer: a transaction
+// under way is ended, not cut (franz-go reports an error for a cut End though
+// the offsets were committed).
+func drainContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(drainTimeout, cancel)
+		context.AfterFunc(out, func() { timer.Stop() })
+	})
+	return out, func() { stop(); cancel() }
+}

@@ -1,0 +1,209 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/processors"
+	"github.com/spillway/spillway/schemas"
+)
+
+// Timing of DESIGN section 4, "Isolation".
+const (
+	sessionTimeout     = 6 * time.Second
+	heartbeat          = 2 * time.Second
+	transactionTimeout = 10 * time.Second
+	drainTimeout       = transactionTimeout + 5*time.Second // for the last End, once the router is told to stop
+	idleTick           = time.Second                        // housekeeping while nothing comes
+	rebuildLeast       = 100 * time.Millisecond
+	rebuildMost        = 5 * time.Second
+)
+
+// A session is one member of the group: a transactional client and the states
+// of the partitions that it owns.
+type session struct {
+	// Static after Router.Run has started it.
+	r            *Router
+	cfg          *Config
+	number       int
+	log          *slog.Logger
+	metrics      *metrics
+	line         processors.Line
+	forwards     *forwards
+	topic        schemas.TopicID
+	name         string // metric label
+	transitionID int32
+
+	// Owned by run's goroutine.
+	tenants  tenants
+	schemas  known
+	gts      *kgo.GroupTransactSession
+	parts    map[int32]*partition
+	ev       processors.Event
+	out      output
+	pending  pending
+	counts   counts
+	tooLarge map[placeOf]bool // events with a record that Kafka refused for its size
+	epochs   map[int32]uint64
+	fanouts  map[string]string // topic by region: as many as policies name
+	cleaned  time.Time         // when states of lost partitions were last looked for
+	observed time.Time         // when the sizes of the states were last told
+
+	// Hints of the client's callbacks.
+	revoked atomic.Bool
+
+	mu     sync.Mutex
+	starts map[int32]int64 // assigned since the last poll: committed offset, -1 if there is none
+
+	client  atomic.Pointer[kgo.Client] // for ready
+	problem atomic.Pointer[string]     // why it is not deciding
+}
+
+type placeOf struct {
+	partition int32
+	offset    int64
+}
+
+func newSession(r *Router, number int) *session {
+	s := &session{
+		r: r, cfg: &r.cfg, number: number, metrics: r.metrics,
+		log:          r.cfg.Logger.With("session", r.cfg.member(number)),
+		tenants:      tenants{source: r.cfg.Tenants},
+		schemas:      newKnown(r.cfg.Schemas),
+		parts:        make(map[int32]*partition),
+		starts:       make(map[int32]int64),
+		tooLarge:     make(map[placeOf]bool),
+		epochs:       make(map[int32]uint64),
+		fanouts:      make(map[string]string),
+		name:         strconv.Itoa(number),
+		transitionID: r.cfg.SchemaIDs[schemas.TransitionName],
+	}
+	s.say("has not joined the group yet")
+	return s
+}
+
+func (s *session) options() []kgo.Opt {
+	return append(append([]kgo.Opt{}, s.cfg.Kafka...),
+		kgo.ConsumerGroup(s.cfg.group()),
+		kgo.InstanceID(s.cfg.member(s.number)),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(heartbeat),
+		kgo.ConsumeTopics(s.cfg.Topics.Events()),
+		// A new group begins at the log start, and an offset out of range is an
+		// error: the client's defaults skip or lose (notes section 9).
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
+		kgo.FetchMaxBytes(schemas.MaxRouteBatch), kgo.FetchMaxPartitionBytes(1<<20),
+		kgo.FetchMaxWait(time.Second),
+		kgo.MaxDecompressBatchBytes(schemas.MaxClientBatch),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.AdjustFetchOffsetsFn(s.assigned),
+		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) { s.revoked.Store(true) }),
+
+		kgo.TransactionalID(s.cfg.member(s.number)),
+		kgo.TransactionTimeout(transactionTimeout),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerLinger(0),
+		kgo.ProducerBatchMaxBytes(schemas.MaxRouteBatch),
+		kgo.MaxBufferedRecords(1<<20), // one batch's outputs never wait for each other
+	)
+}
+
+// run decides until ctx ends.
+func (s *session) run(ctx context.Context) error {
+	pause := rebuildLeast
+	for ctx.Err() == nil {
+		gts, err := kgo.NewGroupTransactSession(s.options()...)
+		if err != nil {
+			return fmt.Errorf("route: session %s: %w", s.cfg.member(s.number), err)
+		}
+		s.gts = gts
+		s.client.Store(gts.Client())
+		began := s.cfg.Now()
+		err = s.loop(ctx)
+		s.client.Store(nil)
+		if ctx.Err() != nil {
+			s.leave()
+		}
+		gts.CloseAllowingRebalance()
+		if err == nil {
+			break
+		}
+		s.say(err.Error())
+		s.metrics.rebuilds.Inc()
+		s.log.Warn("the session is built anew", "err", err)
+		if s.cfg.Now().Sub(began) > rebuildMost {
+			pause = rebuildLeast
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, rebuildMost)
+	}
+	return nil
+}
+
+// loop runs cycles until ctx ends (nil) or the client must be replaced.
+func (s *session) loop(ctx context.Context) error {
+	for {
+		pollCtx, cancel := context.WithTimeout(ctx, idleTick)
+		fetches := s.gts.PollRecords(pollCtx, s.cfg.MaxBatch)
+		cancel()
+		err := s.cycle(ctx, fetches)
+		s.gts.AllowRebalance()
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil || fetches.IsClientClosed() {
+			return nil
+		}
+	}
+}
+
+// leave takes the static member out of the group, so that its partitions need
+// not wait for its session to time out.
+func (s *session) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), heartbeat)
+	defer cancel()
+	b := kadm.LeaveGroup(s.cfg.group()).InstanceIDs(s.cfg.member(s.number)).Reason("the router stops")
+	if _, err := kadm.NewClient(s.gts.Client()).LeaveGroup(ctx, b); err != nil {
+		s.log.Info("could not leave the group, its session will time out", "err", err)
+	}
+}
+
+// assigned is called before the client fetches newly assigned partitions, with
+// the offsets that it will begin at. It runs on the client's goroutine.
+func (s *session) assigned(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, o := range offsets[s.cfg.Topics.Events()] {
+		s.starts[p] = max(-1, o.EpochOffset().Offset)
+	}
+	return offsets, nil
+}
+
+func (s *session) say(problem string) { s.problem.Store(&problem) }
+
+func (s *session) ready() error {
+	if p := s.problem.Load(); p != nil {
+		return fmt.Errorf("session %s: %s", s.cfg.member(s.number), *p)
+	}
+	if c := s.client.Load(); c != nil {
+		if _, generation := c.GroupMetadata(); generation >= 0 {
+			return nil
+		}
+	}
+	return errors.New("session " + s.cfg.member(s.number) + " is not in the group")
+}
