@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 	"github.com/spillway/spillway/schemas/codec"
 )
@@ -42,7 +43,7 @@ func TestRequestsBecomeRecords(t *testing.T) {
 		body                      string
 		want                      string // records, a line each
 	}{
-		{"short form as curl sends it", "?type=demo.Message&subject=chat.1", typeForm, nil, hi,
+		{"short form as curl sends it", "?type=demo.Message&subject=chat.1", binding.TypeForm, nil, hi,
 			`acme ce_type=demo.Message ce_subject=chat.1 #1 {"text":"hi","from":""}`},
 		{"short form, all parameters", "?type=demo.Message&subject=a%20b&id=7&source=/s&time=2026-01-02T03:04:05Z&priority=slow&region=eu&key=k&tenant=acme&dataschema=1", "", nil, hi,
 			`acme ce_id=7 ce_source=/s ce_type=demo.Message ce_subject=a b ce_time=2026-01-02T03:04:05Z ce_region=eu ce_priority=slow ce_idempotencykey=k ce_dataschema=1 #1 {"text":"hi","from":""}`},
@@ -60,12 +61,12 @@ func TestRequestsBecomeRecords(t *testing.T) {
 			`acme ce_type=demo.Message #1 {"text":"hi","from":""}`},
 		{"structured, Avro", "", structured, nil, `{"datacontenttype":"application/avro","data_base64":"AAAAAAEEaGkA"}`,
 			`acme ce_type=demo.Message #1 {"text":"hi","from":""}`},
-		{"batch", "", typeBatch, nil, `[{"type":"demo.Message","id":"1","data":{"text":"a"}},
+		{"batch", "", binding.TypeBatch, nil, `[{"type":"demo.Message","id":"1","data":{"text":"a"}},
 			{"type":"ai.inference.TokenDelta","id":"2","data":{"request_id":"r","seq":3,"text":"b"}} ,{"type":"demo.Message","id":"3","data":{"text":"c"}}]`,
 			`acme ce_id=1 ce_type=demo.Message #1 {"text":"a","from":""}
 acme ce_id=2 ce_type=ai.inference.TokenDelta #2 {"request_id":"r","seq":3,"text":"b"}
 acme ce_id=3 ce_type=demo.Message #1 {"text":"c","from":""}`},
-		{"empty batch", "", typeBatch, nil, ` [ ] `, ``},
+		{"empty batch", "", binding.TypeBatch, nil, ` [ ] `, ``},
 	} {
 		bubble(t, nil, func(t *testing.T, s *stack) {
 			head := map[string]string{"Content-Type": c.contentType}
@@ -202,7 +203,7 @@ func TestQuotaOfTheDay(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, s *stack) {
 		batch := func(n int) result {
 			events := strings.Repeat(`,{"type":"demo.Message","data":{"text":"x"}}`, n)[1:]
-			return s.do(call{token: s.producer("small"), body: "[" + events + "]", header: map[string]string{"Content-Type": typeBatch}})
+			return s.do(call{token: s.producer("small"), body: "[" + events + "]", header: map[string]string{"Content-Type": binding.TypeBatch}})
 		}
 		if r := batch(4); r.status != 429 || r.Error.Code != "over_quota" {
 			t.Errorf("4 of 3: %s", r.body)

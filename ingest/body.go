@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -19,11 +20,11 @@ const (
 	readChunk      = 32 << 10 // bytes taken from the budget at a time while the length is not known
 )
 
-func maxBody(m mode) int64 {
+func maxBody(m binding.Mode) int64 {
 	switch m {
-	case modeBatch:
+	case binding.Batched:
 		return MaxBatchBytes
-	case modeStructured:
+	case binding.Structured:
 		return MaxEventBytes
 	}
 	return schemas.MaxEvent
@@ -31,7 +32,7 @@ func maxBody(m mode) int64 {
 
 // readBody reads the whole body into buf, within limit and the budget. What it
 // will become on its way to Kafka is as large again, so twice its size is taken.
-func readBody(buf *buffer, r *http.Request, limit int64, h *hold) *refusal {
+func readBody(buf *buffer, r *http.Request, limit int64, h *hold) *binding.Refusal {
 	if r.ContentLength > limit {
 		return bodyTooLarge(limit)
 	}
@@ -69,7 +70,7 @@ func readBody(buf *buffer, r *http.Request, limit int64, h *hold) *refusal {
 	}
 }
 
-func readExactly(buf *buffer, src io.Reader, n int) *refusal {
+func readExactly(buf *buffer, src io.Reader, n int) *binding.Refusal {
 	if cap(buf.b) < n {
 		buf.b = make([]byte, n)
 	}
@@ -81,7 +82,7 @@ func readExactly(buf *buffer, src io.Reader, n int) *refusal {
 }
 
 // plainBody is the body without its content coding.
-func plainBody(r *http.Request) (io.Reader, *refusal) {
+func plainBody(r *http.Request) (io.Reader, *binding.Refusal) {
 	switch coding := strings.ToLower(r.Header.Get("Content-Encoding")); coding {
 	case "", "identity":
 		return r.Body, nil
@@ -92,22 +93,22 @@ func plainBody(r *http.Request) (io.Reader, *refusal) {
 		}
 		return z, nil
 	default:
-		return nil, refuse(schemas.ContentTypeUnsupport, "", "content coding %q is not taken", clip(coding)).withFix("send gzip, or none")
+		return nil, binding.Refuse(schemas.ContentTypeUnsupport, "", "content coding %q is not taken", binding.Clip(coding)).WithFix("send gzip, or none")
 	}
 }
 
-func bodyTooLarge(limit int64) *refusal {
-	r := refuse(schemas.TooLarge, "", "the body has more than %d bytes", limit)
+func bodyTooLarge(limit int64) *binding.Refusal {
+	r := binding.Refuse(schemas.TooLarge, "", "the body has more than %d bytes", limit)
 	if limit != MaxBatchBytes {
-		return r.withFix("put references to large things into events, not the things")
+		return r.WithFix("put references to large things into events, not the things")
 	}
-	return r.withFix("send smaller batches")
+	return r.WithFix("send smaller batches")
 }
 
-func bodyBroken(err error) *refusal {
-	return refuse(schemas.Malformed, "", "the body cannot be read: %v", clip(err.Error()))
+func bodyBroken(err error) *binding.Refusal {
+	return binding.Refuse(schemas.Malformed, "", "the body cannot be read: %v", binding.Clip(err.Error()))
 }
 
-func overloaded() *refusal {
-	return unavailable(schemas.Overloaded, time.Second, "this node has as much in flight as it may have").withFix("send it again, with the same id")
+func overloaded() *binding.Refusal {
+	return unavailable(schemas.Overloaded, time.Second, "this node has as much in flight as it may have").WithFix("send it again, with the same id")
 }

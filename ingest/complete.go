@@ -2,12 +2,14 @@ package ingest
 
 import (
 	"context"
+	"encoding/hex"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 	"github.com/spillway/spillway/schemas/registry"
 )
@@ -38,6 +40,12 @@ type builder struct {
 	event      schemas.Event
 }
 
+// headers are the names of attributes on Kafka.
+var headers = [binding.NumAttributes]string{
+	schemas.HeaderID, schemas.HeaderSource, schemas.HeaderType, schemas.HeaderSubject, schemas.HeaderTime, schemas.HeaderTenant,
+	schemas.HeaderRegion, schemas.HeaderPriority, schemas.HeaderIdempotencyKey, schemas.HeaderDataSchema, schemas.HeaderTraceparent, schemas.HeaderSpecVersion,
+}
+
 // perEvent estimates the bytes that an event's attributes take in slab.
 const perEvent = 192
 
@@ -50,7 +58,7 @@ func (b *builder) grow(events, bodyBytes int) {
 }
 
 // add checks and completes one event.
-func (b *builder) add(d *draft) *refusal {
+func (b *builder) add(d *binding.Draft) *binding.Refusal {
 	policy, refused := b.setTenant(d)
 	if refused == nil {
 		refused = b.allowed(d)
@@ -64,8 +72,8 @@ func (b *builder) add(d *draft) *refusal {
 		return refused
 	}
 	value := b.slab[start:len(b.slab):len(b.slab)]
-	if !d.has(attrType) {
-		d.attributes[attrType] = name
+	if !d.Has(binding.Type) {
+		d.Attributes[binding.Type] = name
 	}
 	headers := b.addHeaders(d)
 	if refused := b.check(headers, value); refused != nil {
@@ -74,26 +82,26 @@ func (b *builder) add(d *draft) *refusal {
 	b.records = append(b.records, kgo.Record{
 		Topic: b.in.topic, Partition: b.home, Key: b.key, Value: value, Headers: headers, Timestamp: b.now,
 	})
-	b.ids = append(b.ids, d.attributes[attrID])
+	b.ids = append(b.ids, d.Attributes[binding.ID])
 	b.takesID = append(b.takesID, policy != nil && policy.Types[name].ID != "")
 	return nil
 }
 
 // setTenant finds whose event it is: the token's tenant, and for an operator,
 // who speaks for all, the one the event names.
-func (b *builder) setTenant(d *draft) (*schemas.Policy, *refusal) {
-	tenant, named := b.claims.Tenant, d.attributes[attrTenant]
+func (b *builder) setTenant(d *binding.Draft) (*schemas.Policy, *binding.Refusal) {
+	tenant, named := b.claims.Tenant, d.Attributes[binding.Tenant]
 	switch {
 	case b.claims.Role == schemas.RoleOperator && named == "":
-		return nil, refuse(schemas.AttributeInvalid, "tenantid", `the token speaks for all tenants ("*"), and the event names none`).
-			withFix("add the attribute tenantid, or ?tenant=NAME")
+		return nil, binding.Refuse(schemas.AttributeInvalid, "tenantid", `the token speaks for all tenants ("*"), and the event names none`).
+			WithFix("add the attribute tenantid, or ?tenant=NAME")
 	case b.claims.Role == schemas.RoleOperator:
 		tenant = named
 	case named != "" && named != tenant:
-		return nil, forbidden("tenant", "claim tenant: the token is for tenant %s, the event for %q", tenant, clip(named))
+		return nil, forbidden("tenant", "claim tenant: the token is for tenant %s, the event for %q", tenant, binding.Clip(named))
 	}
 	if !schemas.ValidTenant(tenant) {
-		return nil, refuse(schemas.TenantIllegal, "tenantid", "tenantid: %s", schemas.TenantIllegal.Text())
+		return nil, binding.Refuse(schemas.TenantIllegal, "tenantid", "tenantid: %s", schemas.TenantIllegal.Text())
 	}
 	if tenant == b.tenant {
 		return b.policy, nil
@@ -108,40 +116,39 @@ func (b *builder) setTenant(d *draft) (*schemas.Policy, *refusal) {
 }
 
 // allowed checks what the token says about the channel.
-func (b *builder) allowed(d *draft) *refusal {
+func (b *builder) allowed(d *binding.Draft) *binding.Refusal {
 	if b.claims.Role != schemas.RoleClient {
 		return nil
 	}
-	if !d.has(attrSubject) { // said outright: no policy may then take another channel from the payload
-		d.attributes[attrSubject] = schemas.DefaultChannel
-		d.given |= 1 << attrSubject
+	if !d.Has(binding.Subject) { // said outright: no policy may then take another channel from the payload
+		d.Attributes[binding.Subject] = schemas.DefaultChannel
 	}
-	channel := d.attributes[attrSubject]
+	channel := d.Attributes[binding.Subject]
 	if b.claims.MayPublish(channel) {
 		return nil
 	}
 	if len(b.claims.Publish) == 0 {
 		return forbidden("publish", "claim publish is missing: a client needs it to publish, a producer token does not")
 	}
-	return forbidden("publish", "claim publish does not cover channel %q", clip(channel))
+	return forbidden("publish", "claim publish does not cover channel %q", binding.Clip(channel))
 }
 
 var specVersion, contentTypeAvro = []byte("1.0"), []byte(schemas.ContentTypeAvro)
 
 // addHeaders writes the event's attributes as the CloudEvents Kafka binding
 // says (binary mode). The tenant is the key.
-func (b *builder) addHeaders(d *draft) []kgo.RecordHeader {
+func (b *builder) addHeaders(d *binding.Draft) []kgo.RecordHeader {
 	start := len(b.headers)
 	b.headers = append(b.headers,
 		kgo.RecordHeader{Key: schemas.HeaderSpecVersion, Value: specVersion},
 		kgo.RecordHeader{Key: schemas.HeaderContentType, Value: contentTypeAvro})
-	for a := attrID; a < attrTraceparent; a++ {
-		if value := d.attributes[a]; value != "" && a != attrTenant {
+	for a := binding.ID; a < binding.Traceparent; a++ {
+		if value := d.Attributes[a]; value != "" && a != binding.Tenant {
 			b.addHeader(headers[a], value)
 		}
 	}
-	b.addTrace(d.attributes[attrTraceparent])
-	for _, e := range d.extensions {
+	b.addTrace(d.Attributes[binding.Traceparent])
+	for _, e := range d.Extensions {
 		b.addHeader("ce_"+e.Name, e.Value)
 	}
 	return b.headers[start:len(b.headers):len(b.headers)]
@@ -157,7 +164,7 @@ func (b *builder) addHeader(key, value string) {
 // begins a new trace if there is none of the right form (W3C Trace Context,
 // section 3.2).
 func (b *builder) addTrace(parent string) {
-	if !validTraceparent(parent) {
+	if !binding.ValidTraceparent(parent) {
 		parent = b.parent
 	}
 	if parent != "" {
@@ -169,13 +176,22 @@ func (b *builder) addTrace(parent string) {
 	}
 	start := len(b.slab)
 	b.slab = append(b.slab, "00-"...)
-	b.slab = append(appendHex(b.slab, b.spans[:16]), '-')
-	b.slab = append(appendHex(b.slab, b.spans[16:]), "-01"...)
+	b.slab = append(hex.AppendEncode(b.slab, b.spans[:16]), '-')
+	b.slab = append(hex.AppendEncode(b.slab, b.spans[16:]), "-01"...)
 	b.headers = append(b.headers, kgo.RecordHeader{Key: schemas.HeaderTraceparent, Value: b.slab[start:len(b.slab):len(b.slab)]})
 }
 
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // check reads the record as route will: what is accepted here is valid there.
-func (b *builder) check(headers []kgo.RecordHeader, value []byte) *refusal {
+func (b *builder) check(headers []kgo.RecordHeader, value []byte) *binding.Refusal {
 	ev := &b.event
 	ev.Reset(schemas.Origin{}, b.in.topic, b.key, value)
 	for _, h := range headers {
@@ -185,14 +201,14 @@ func (b *builder) check(headers []kgo.RecordHeader, value []byte) *refusal {
 	case "":
 		return nil
 	case schemas.AttributeInvalid:
-		name := clip(strings.TrimPrefix(ev.Fault(), "ce_"))
-		return refuse(reason, name, "attribute %s: %s", name, reason.Text()).withFix("%s", attributeFix(name))
+		name := binding.Clip(strings.TrimPrefix(ev.Fault(), "ce_"))
+		return binding.Refuse(reason, name, "attribute %s: %s", name, reason.Text()).WithFix("%s", attributeFix(name))
 	case schemas.TooLarge:
-		return refuse(reason, "data", "data has %d bytes as Avro, at most %d are taken", len(value), schemas.MaxEvent)
+		return binding.Refuse(reason, "data", "data has %d bytes as Avro, at most %d are taken", len(value), schemas.MaxEvent)
 	case schemas.HeadersTooLarge:
-		return refuse(reason, "", "the attributes have more than %d bytes", schemas.MaxHeaders)
+		return binding.Refuse(reason, "", "the attributes have more than %d bytes", schemas.MaxHeaders)
 	default:
-		return refuse(schemas.Malformed, "", "%s", reason.Text())
+		return binding.Refuse(schemas.Malformed, "", "%s", reason.Text())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -55,11 +56,11 @@ func (in *Ingest) serve(w http.ResponseWriter, r *http.Request) {
 
 var jsonType = []string{"application/json"}
 
-func (in *Ingest) refuse(w http.ResponseWriter, r *http.Request, answer *buffer, refused *refusal) {
+func (in *Ingest) refuse(w http.ResponseWriter, r *http.Request, answer *buffer, refused *binding.Refusal) {
 	in.metrics.refused(refused)
 	header := w.Header()
 	header["Content-Type"] = jsonType
-	switch refused.code {
+	switch refused.Code {
 	case schemas.AuthRequired, schemas.AuthFailed, schemas.TokenExpired:
 		header.Set("WWW-Authenticate", "Bearer")
 	case schemas.MethodNotAllowed:
@@ -67,17 +68,17 @@ func (in *Ingest) refuse(w http.ResponseWriter, r *http.Request, answer *buffer,
 	case schemas.ContentTypeUnsupport:
 		header.Set("Accept-Encoding", "gzip") // RFC 9110, section 15.5.16
 	case schemas.Internal:
-		in.cfg.Logger.Error("request failed", "err", refused.message)
+		in.cfg.Logger.Error("request failed", "err", refused.Message)
 	}
-	if refused.retryAfter > 0 {
-		header.Set("Retry-After", strconv.FormatInt(int64((refused.retryAfter+time.Second-1)/time.Second), 10))
+	if refused.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.FormatInt(int64((refused.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	if in.draining.Load() {
 		header.Set("Connection", "close")
 	}
-	answer.b = refused.appendJSON(answer.b[:0])
+	answer.b = refused.AppendJSON(answer.b[:0])
 	header["Content-Length"] = []string{strconv.Itoa(len(answer.b))}
-	w.WriteHeader(refused.status())
+	w.WriteHeader(status(refused.Code))
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(answer.b)
 	}
@@ -85,11 +86,11 @@ func (in *Ingest) refuse(w http.ResponseWriter, r *http.Request, answer *buffer,
 
 // run is the whole way of a request, see the package's picture. The body of
 // the answer is in answer when it was accepted.
-func (x *exchange) run(answer *buffer) (*builder, *refusal) {
+func (x *exchange) run(answer *buffer) (*builder, *binding.Refusal) {
 	if refused := x.admit(); refused != nil {
 		return nil, refused
 	}
-	m, avro, refused := readMode(x.r.Header.Get("Content-Type"))
+	m, avro, refused := binding.ReadMode(x.r.Header.Get("Content-Type"))
 	if refused == nil {
 		refused = readBody(x.body, x.r, maxBody(m), &x.hold)
 	}
@@ -97,7 +98,7 @@ func (x *exchange) run(answer *buffer) (*builder, *refusal) {
 		return nil, refused
 	}
 	b := &builder{in: x.in, ctx: x.r.Context(), claims: &x.claims, now: x.in.cfg.Now()}
-	if parent := x.r.Header.Get("Traceparent"); validTraceparent(parent) {
+	if parent := x.r.Header.Get("Traceparent"); binding.ValidTraceparent(parent) {
 		b.parent = parent
 	}
 	if refused := x.build(b, m, avro); refused != nil {
@@ -107,17 +108,17 @@ func (x *exchange) run(answer *buffer) (*builder, *refusal) {
 }
 
 // admit answers all that needs no look into the body.
-func (x *exchange) admit() (refused *refusal) {
+func (x *exchange) admit() (refused *binding.Refusal) {
 	switch {
 	case x.r.URL.Path != Path:
-		return refuse(schemas.NotFound, "", "%s", schemas.NotFound.Text()).withFix("events go to POST %s", Path)
+		return binding.Refuse(schemas.NotFound, "", "%s", schemas.NotFound.Text()).WithFix("events go to POST %s", Path)
 	case x.r.Method != http.MethodPost:
-		return refuse(schemas.MethodNotAllowed, "", "%s", schemas.MethodNotAllowed.Text()).withFix("events go to POST %s", Path)
+		return binding.Refuse(schemas.MethodNotAllowed, "", "%s", schemas.MethodNotAllowed.Text()).WithFix("events go to POST %s", Path)
 	case x.in.draining.Load() || x.in.closed:
 		return unavailable(schemas.Draining, time.Second, "%s", schemas.Draining.Text())
 	}
 	if size := headerBytes(x.r); size > schemas.MaxHeaders {
-		return refuse(schemas.HeadersTooLarge, "", "the headers have %d bytes, at most %d are taken", size, schemas.MaxHeaders)
+		return binding.Refuse(schemas.HeadersTooLarge, "", "the headers have %d bytes, at most %d are taken", size, schemas.MaxHeaders)
 	}
 	token, refused := bearer(x.r.Header)
 	if refused != nil {
@@ -144,39 +145,39 @@ func headerBytes(r *http.Request) int {
 }
 
 // bearer is the token of the request (RFC 6750, section 2.1).
-func bearer(h http.Header) (string, *refusal) {
+func bearer(h http.Header) (string, *binding.Refusal) {
 	text := h.Get("Authorization")
 	if text == "" {
-		return "", refuse(schemas.AuthRequired, "", "%s", schemas.AuthRequired.Text()).
-			withFix("send the header Authorization: Bearer TOKEN; spillway token TENANT makes one")
+		return "", binding.Refuse(schemas.AuthRequired, "", "%s", schemas.AuthRequired.Text()).
+			WithFix("send the header Authorization: Bearer TOKEN; spillway token TENANT makes one")
 	}
 	scheme, token, _ := strings.Cut(text, " ")
 	if !strings.EqualFold(scheme, "bearer") {
-		return "", refuse(schemas.AuthFailed, "", "authorization scheme %q is not taken", clip(scheme)).withFix("send Authorization: Bearer TOKEN")
+		return "", binding.Refuse(schemas.AuthFailed, "", "authorization scheme %q is not taken", binding.Clip(scheme)).WithFix("send Authorization: Bearer TOKEN")
 	}
 	return strings.TrimSpace(token), nil
 }
 
 // build makes records of the body.
-func (x *exchange) build(b *builder, m mode, avro bool) *refusal {
-	var d draft
+func (x *exchange) build(b *builder, m binding.Mode, avro bool) *binding.Refusal {
+	var d binding.Draft
 	body := x.body.b
 	switch {
-	case m != modeBinary && x.r.URL.RawQuery != "":
-		return refuse(schemas.Malformed, "", "query parameters are for events in binary mode").withFix("put attributes into the event")
-	case m == modeBinary:
-		if refused := readBinary(&d, x.r.Header, x.r.URL.RawQuery); refused != nil {
+	case m != binding.Binary && x.r.URL.RawQuery != "":
+		return binding.Refuse(schemas.Malformed, "", "query parameters are for events in binary mode").WithFix("put attributes into the event")
+	case m == binding.Binary:
+		if refused := d.ReadBinary(x.r.Header, x.r.URL.RawQuery); refused != nil {
 			return refused
 		}
-		d.data, d.avro = body, avro
+		d.Data, d.Avro = body, avro
 	default:
-		if refused := checkJSON(body); refused != nil {
+		if refused := binding.CheckJSON(body); refused != nil {
 			return refused
 		}
-		if m == modeBatch {
+		if m == binding.Batched {
 			return x.buildBatch(b, body)
 		}
-		if refused := readStructured(&d, body); refused != nil {
+		if refused := d.ReadStructured(body); refused != nil {
 			return refused
 		}
 	}
@@ -187,38 +188,33 @@ func (x *exchange) build(b *builder, m mode, avro bool) *refusal {
 	return b.add(&d)
 }
 
-func (x *exchange) buildBatch(b *builder, body []byte) *refusal {
-	if kindOf(body) != '[' {
-		return refuse(schemas.Malformed, "", "a batch is a JSON array of events, not %s", kindName(body))
-	}
-	n := int64(0)
-	for w := (walker{b: body}); w.nextElement(); {
-		n++
-	}
+func (x *exchange) buildBatch(b *builder, body []byte) *binding.Refusal {
+	batch, refused := binding.ReadBatch(body)
 	switch {
-	case n > MaxBatchEvents:
-		return refuse(schemas.TooLarge, "", "the batch has %d events, at most %d are taken", n, MaxBatchEvents).withFix("send smaller batches")
-	case !x.hold.takeEvents(n):
+	case refused != nil:
+		return refused
+	case batch.Len() > MaxBatchEvents:
+		return binding.Refuse(schemas.TooLarge, "", "the batch has %d events, at most %d are taken", batch.Len(), MaxBatchEvents).WithFix("send smaller batches")
+	case !x.hold.takeEvents(int64(batch.Len())):
 		return overloaded()
 	}
-	b.grow(int(n), len(body))
-	var d draft
-	i := 0
-	for w := (walker{b: body}); w.nextElement(); i++ {
-		d.reset()
-		refused := readStructured(&d, w.value)
+	b.grow(batch.Len(), len(body))
+	var d binding.Draft
+	for i := range batch.Len() {
+		d.Reset()
+		refused := d.ReadStructured(batch.Next())
 		if refused == nil {
 			refused = b.add(&d)
 		}
 		if refused != nil {
-			return refused.inEvent(i)
+			return refused.InEvent(i)
 		}
 	}
 	return nil
 }
 
 // write produces the records and waits for Kafka's answer.
-func (x *exchange) write(b *builder, answer *buffer) *refusal {
+func (x *exchange) write(b *builder, answer *buffer) *binding.Refusal {
 	topic, refused := x.in.topicID()
 	if refused == nil {
 		refused = x.in.accepting(b.records)

@@ -182,7 +182,7 @@ func (in *Ingest) Ready() error {
 		return errors.New("draining")
 	}
 	if _, refused := in.topicID(); refused != nil {
-		return errors.New(refused.message)
+		return errors.New(refused.Message)
 	}
 	n := 0
 	for i := range in.stuck {

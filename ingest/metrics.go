@@ -4,6 +4,8 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/spillway/spillway/ingest/binding"
 )
 
 // metrics is what ingest measures.
@@ -49,6 +51,6 @@ func (m *metrics) accepted(b *builder) {
 	m.bytes.Add(float64(n))
 }
 
-func (m *metrics) refused(r *refusal) {
-	m.requests.WithLabelValues(strconv.Itoa(r.status()), string(r.code)).Inc()
+func (m *metrics) refused(r *binding.Refusal) {
+	m.requests.WithLabelValues(strconv.Itoa(status(r.Code)), string(r.Code)).Inc()
 }

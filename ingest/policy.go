@@ -5,6 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -13,21 +14,21 @@ import (
 const freshEnough = 5 * time.Second
 
 // policy is the tenant's, or why it may not send. nil and nil: not known here.
-func (in *Ingest) policy(tenant string) (*schemas.Policy, *refusal) {
+func (in *Ingest) policy(tenant string) (*schemas.Policy, *binding.Refusal) {
 	p, known := in.cfg.Policies.Policy(tenant)
 	switch {
 	case known && p.State == "suspended":
-		return nil, refuse(schemas.TenantSuspended, "", "tenant %s is suspended", tenant)
+		return nil, binding.Refuse(schemas.TenantSuspended, "", "tenant %s is suspended", tenant)
 	case known:
 		return p, nil
 	case in.cfg.Now().Sub(in.cfg.Policies.FreshAt()) <= freshEnough:
-		return nil, refuse(schemas.TenantUnknown, "", "tenant %s has no policy", tenant).withFix("spillway apply -f FILE makes one")
+		return nil, binding.Refuse(schemas.TenantUnknown, "", "tenant %s has no policy", tenant).WithFix("spillway apply -f FILE makes one")
 	}
 	return nil, nil
 }
 
 // countQuota counts the events of each tenant, all or none.
-func (in *Ingest) countQuota(records []kgo.Record) *refusal {
+func (in *Ingest) countQuota(records []kgo.Record) *binding.Refusal {
 	for i := 0; i < len(records); {
 		tenant, n := sameTenant(records[i:])
 		if p, known := in.cfg.Policies.Policy(tenant); known {

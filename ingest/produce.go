@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -100,16 +101,14 @@ func (p *pending) acknowledged(_ *kgo.Record, err error) {
 // wait returns when Kafka has answered for all records, or says that it takes
 // too long. In that case the partitions count as stuck until it has, and
 // requests for them are refused at once.
-func (p *pending) wait(ctx context.Context) *refusal {
+func (p *pending) wait(ctx context.Context) *binding.Refusal {
 	timer := time.NewTimer(p.in.cfg.AckTimeout)
 	defer timer.Stop()
 	select {
 	case <-p.done:
 		return p.in.fromKafka(p.err)
 	case <-ctx.Done(): // the client went away; the records go on
-		r := kafkaUnavailable("the request ended before Kafka acknowledged")
-		r.gone = true
-		return r
+		return &binding.Refusal{Code: gone}
 	case <-timer.C:
 	}
 	p.mu.Lock()
@@ -131,7 +130,7 @@ func (p *pending) markStuck(n int32) {
 
 // accepting says no, without asking Kafka, while a partition of records is
 // stuck.
-func (in *Ingest) accepting(records []kgo.Record) *refusal {
+func (in *Ingest) accepting(records []kgo.Record) *binding.Refusal {
 	for i := range records {
 		if in.stuck[records[i].Partition].Load() > 0 {
 			return kafkaUnavailable("Kafka does not acknowledge events of this partition")
@@ -140,12 +139,12 @@ func (in *Ingest) accepting(records []kgo.Record) *refusal {
 	return nil
 }
 
-func (in *Ingest) fromKafka(err error) *refusal {
+func (in *Ingest) fromKafka(err error) *binding.Refusal {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, kerr.MessageTooLarge):
-		return refuse(schemas.TooLarge, "", "Kafka refuses a record of this size").withFix("spillway setup --check compares the bounds of the topic")
+		return binding.Refuse(schemas.TooLarge, "", "Kafka refuses a record of this size").WithFix("spillway setup --check compares the bounds of the topic")
 	case errors.Is(err, kgo.ErrMaxBuffered):
 		return overloaded()
 	}
@@ -154,6 +153,6 @@ func (in *Ingest) fromKafka(err error) *refusal {
 	return kafkaUnavailable("Kafka did not take it: %v", err)
 }
 
-func kafkaUnavailable(format string, args ...any) *refusal {
-	return unavailable(schemas.KafkaUnavailable, 2*time.Second, format, args...).withFix("send it again, with the same id")
+func kafkaUnavailable(format string, args ...any) *binding.Refusal {
+	return unavailable(schemas.KafkaUnavailable, 2*time.Second, format, args...).WithFix("send it again, with the same id")
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -23,7 +24,7 @@ type quotas struct {
 const day = 24 * time.Hour
 
 // take counts n events, or says when the tenant may send again.
-func (q *quotas) take(tenant string, n, quota int64, now time.Time) *refusal {
+func (q *quotas) take(tenant string, n, quota int64, now time.Time) *binding.Refusal {
 	if quota <= 0 {
 		return nil
 	}
@@ -35,8 +36,8 @@ func (q *quotas) take(tenant string, n, quota int64, now time.Time) *refusal {
 	used, counted := q.used[tenant]
 	switch {
 	case used+n > quota:
-		r := refuse(schemas.OverQuota, "", "tenant %s may send %d events a day (UTC), and %d came through this node", tenant, quota, used)
-		r.retryAfter = now.UTC().Truncate(day).Add(day).Sub(now)
+		r := binding.Refuse(schemas.OverQuota, "", "tenant %s may send %d events a day (UTC), and %d came through this node", tenant, quota, used)
+		r.RetryAfter = now.UTC().Truncate(day).Add(day).Sub(now)
 		return r
 	case counted || len(q.used) < maxCounted:
 		q.used[tenant] = used + n

@@ -2,11 +2,10 @@ package ingest
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 	"github.com/spillway/spillway/schemas/codec"
 )
@@ -41,67 +40,27 @@ var statuses = map[schemas.Reason]int{
 	schemas.Internal:             http.StatusInternalServerError,
 }
 
-// A refusal is why a request is not taken, and the cure.
-type refusal struct {
-	code       schemas.Reason
-	message    string        // a sentence for a person
-	path       string        // attribute, or field inside data: "data.items[3].price"
-	fix        string        // what would make it right, "" if nothing is obvious
-	claim      string        // claim of the token that was missing or wrong
-	event      int           // index in a batch, -1 if the request is no batch
-	retryAfter time.Duration // > 0: when to try again; rounded up to seconds
-	gone       bool          // the client went away: nobody reads the answer
-}
-
-func refuse(code schemas.Reason, path, format string, args ...any) *refusal {
-	return &refusal{code: code, path: path, message: fmt.Sprintf(format, args...), event: -1}
-}
-
-func (r *refusal) withFix(format string, args ...any) *refusal {
-	r.fix = fmt.Sprintf(format, args...)
-	return r
-}
-
-func (r *refusal) inEvent(index int) *refusal {
-	r.event = index
-	return r
-}
-
 // clientGone is what web servers log for a client that went away; nobody sees
 // it but the metrics.
 const clientGone = 499
 
-func (r *refusal) status() int {
-	if r.gone {
-		return clientGone
-	}
-	if s, ok := statuses[r.code]; ok {
+// gone says that nobody waits for the answer.
+const gone schemas.Reason = ""
+
+func status(code schemas.Reason) int {
+	switch s, ok := statuses[code]; {
+	case ok:
 		return s
+	case code == gone:
+		return clientGone
 	}
 	return http.StatusInternalServerError
 }
 
-// appendJSON appends the body of the answer; a line of its own, so that curl
-// shows it well.
-func (r *refusal) appendJSON(dst []byte) []byte {
-	dst = schemas.AppendJSONString(append(dst, `{"error":{"code":`...), string(r.code))
-	dst = schemas.AppendJSONString(append(dst, `,"message":`...), r.message)
-	for _, m := range [...]struct{ name, value string }{{"path", r.path}, {"fix", r.fix}, {"claim", r.claim}} {
-		if m.value != "" {
-			dst = append(append(append(dst, `,"`...), m.name...), `":`...)
-			dst = schemas.AppendJSONString(dst, m.value)
-		}
-	}
-	if r.event >= 0 {
-		dst = strconv.AppendInt(append(dst, `,"event":`...), int64(r.event), 10)
-	}
-	return append(dst, "}}\n"...)
-}
-
 // unavailable says that something this node needs does not work now.
-func unavailable(code schemas.Reason, after time.Duration, format string, args ...any) *refusal {
-	r := refuse(code, "", format, args...)
-	r.retryAfter = after
+func unavailable(code schemas.Reason, after time.Duration, format string, args ...any) *binding.Refusal {
+	r := binding.Refuse(code, "", format, args...)
+	r.RetryAfter = after
 	return r
 }
 
@@ -111,32 +70,32 @@ type tokenError interface {
 	Refused() (reason schemas.Reason, claim string)
 }
 
-func fromTokenError(err error) *refusal {
+func fromTokenError(err error) *binding.Refusal {
 	var t tokenError
 	if !errors.As(err, &t) {
-		return refuse(schemas.AuthFailed, "", "the token cannot be verified")
+		return binding.Refuse(schemas.AuthFailed, "", "the token cannot be verified")
 	}
 	code, claim := t.Refused()
-	r := refuse(code, "", "%s", t.Error())
-	r.claim = claim
+	r := binding.Refuse(code, "", "%s", t.Error())
+	r.Claim = claim
 	if code == schemas.AuthRequired {
-		r.withFix("send the header Authorization: Bearer TOKEN; spillway token TENANT makes one")
+		r.WithFix("send the header Authorization: Bearer TOKEN; spillway token TENANT makes one")
 	}
 	return r
 }
 
-func forbidden(claim, format string, args ...any) *refusal {
-	r := refuse(schemas.Forbidden, "", format, args...)
-	r.claim = claim
+func forbidden(claim, format string, args ...any) *binding.Refusal {
+	r := binding.Refuse(schemas.Forbidden, "", format, args...)
+	r.Claim = claim
 	return r
 }
 
 // fromCodec is what the codec says about data.
-func fromCodec(err error) *refusal {
+func fromCodec(err error) *binding.Refusal {
 	var e *codec.Error
 	if !errors.As(err, &e) {
-		return refuse(schemas.Internal, "data", "%v", err)
+		return binding.Refuse(schemas.Internal, "data", "%v", err)
 	}
 	e = e.In("data")
-	return &refusal{code: e.Reason, path: e.Path, message: e.Path + ": " + e.Message, fix: e.Fix, event: -1}
+	return &binding.Refusal{Code: e.Reason, Path: e.Path, Message: e.Path + ": " + e.Message, Fix: e.Fix, Event: -1}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 	"github.com/spillway/spillway/schemas/registry"
 )
@@ -15,7 +16,7 @@ import (
 // TestEveryRefusal is the table of errors: what is sent, what is answered.
 // None of it may reach Kafka.
 func TestEveryRefusal(t *testing.T) {
-	const structured, batch = typeStructured, typeBatch
+	const structured, batch = binding.TypeStructured, binding.TypeBatch
 	big := strings.Repeat("x", schemas.MaxEvent)
 	many := "[" + strings.Repeat(`{},`, MaxBatchEvents) + "{}]"
 	bubble(t, nil, func(t *testing.T, s *stack) {
@@ -176,14 +177,14 @@ func TestLargestEventsPass(t *testing.T) {
 		body := `{"text":"` + strings.Repeat("x", schemas.MaxEvent-64) + `"}`
 		for name, c := range map[string]call{
 			"binary":     {target: Path + "?type=demo.Message", body: body},
-			"structured": {body: `{"type":"demo.Message","data":` + body + `}`, header: map[string]string{"Content-Type": typeStructured}},
+			"structured": {body: `{"type":"demo.Message","data":` + body + `}`, header: map[string]string{"Content-Type": binding.TypeStructured}},
 			"gzip":       {target: Path + "?type=demo.Message", body: gzipped(t, body), header: map[string]string{"Content-Encoding": "gzip"}},
 			"batch": {body: `[` + strings.Repeat(`{"type":"demo.Message","data":`+body+`},`, 14) + `{"type":"demo.Message","data":{"text":""}}]`,
-				header: map[string]string{"Content-Type": typeBatch}},
+				header: map[string]string{"Content-Type": binding.TypeBatch}},
 		} {
 			c.token = s.producer("acme")
 			if r := s.do(c); r.status != 202 {
-				t.Errorf("%s: %d %s", name, r.status, clip(r.body))
+				t.Errorf("%s: %d %s", name, r.status, binding.Clip(r.body))
 			}
 		}
 		if n := len(s.all()); n != 18 {
@@ -196,7 +197,7 @@ func TestInFlightIsBounded(t *testing.T) {
 	bubble(t, func(c *Config) { c.MaxEvents, c.MaxBytes = 4, 4096 }, func(t *testing.T, s *stack) {
 		send := func(n int, text string) result {
 			events := strings.Repeat(`,{"type":"demo.Message","data":{"text":"`+text+`"}}`, n)[1:]
-			return s.do(call{token: s.producer("acme"), body: "[" + events + "]", header: map[string]string{"Content-Type": typeBatch}})
+			return s.do(call{token: s.producer("acme"), body: "[" + events + "]", header: map[string]string{"Content-Type": binding.TypeBatch}})
 		}
 		if r := send(4, "x"); r.status != 202 {
 			t.Fatal(r.body)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -63,7 +64,7 @@ func (in *Ingest) lookAtTopic(ctx context.Context, admin *kadm.Client) (*eventsL
 }
 
 // topicID is the id of `events`. It refuses until Kafka has told it once.
-func (in *Ingest) topicID() (schemas.TopicID, *refusal) {
+func (in *Ingest) topicID() (schemas.TopicID, *binding.Refusal) {
 	if log := in.log.Load(); log != nil {
 		return log.id, nil
 	}

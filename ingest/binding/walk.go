@@ -1,4 +1,4 @@
-package ingest
+package binding
 
 // A walker steps over the members of an object or the elements of an array
 // without looking inside. Its text must be valid JSON, so it finds no errors.

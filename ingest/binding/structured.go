@@ -1,4 +1,4 @@
-package ingest
+package binding
 
 import (
 	"encoding/base64"
@@ -9,9 +9,9 @@ import (
 	"github.com/spillway/spillway/schemas"
 )
 
-// checkJSON says where body stops being JSON. All that walks it afterwards
-// (walk.go) relies on it.
-func checkJSON(body []byte) *refusal {
+// CheckJSON says where body stops being JSON. ReadStructured and ReadBatch
+// rely on it.
+func CheckJSON(body []byte) *Refusal {
 	if json.Valid(body) {
 		return nil
 	}
@@ -19,15 +19,16 @@ func checkJSON(body []byte) *refusal {
 	err := json.Unmarshal(body, &raw)
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return refuse(schemas.Malformed, "", "the body is not JSON: %v, at byte %d", syntax, syntax.Offset)
+		return Refuse(schemas.Malformed, "", "the body is not JSON: %v, at byte %d", syntax, syntax.Offset)
 	}
-	return refuse(schemas.Malformed, "", "the body is not JSON: %v", err)
+	return Refuse(schemas.Malformed, "", "the body is not JSON: %v", err)
 }
 
-// readStructured reads one event in JSON format, which is valid JSON.
-func readStructured(d *draft, raw []byte) *refusal {
+// ReadStructured reads one event in JSON format, which must have passed
+// CheckJSON, alone or as part of a batch.
+func (d *Draft) ReadStructured(raw []byte) *Refusal {
 	if kindOf(raw) != '{' {
-		return refuse(schemas.Malformed, "", "an event is a JSON object, not %s", kindName(raw))
+		return Refuse(schemas.Malformed, "", "an event is a JSON object, not %s", kindName(raw))
 	}
 	var data, data64 []byte
 	contentType := ""
@@ -68,7 +69,7 @@ func readStructured(d *draft, raw []byte) *refusal {
 
 // attributeText is the canonical text of an attribute's value (CloudEvents 1.0,
 // "Type System"); "" for null.
-func attributeText(name string, raw []byte) (string, *refusal) {
+func attributeText(name string, raw []byte) (string, *Refusal) {
 	switch kindOf(raw) {
 	case '"':
 		return textOf(raw), nil
@@ -77,37 +78,66 @@ func attributeText(name string, raw []byte) (string, *refusal) {
 	case 'n':
 		return "", nil
 	}
-	return "", refuse(schemas.AttributeInvalid, clip(name), "attribute %s is %s, want a string, number or boolean", clip(name), kindName(raw)).
-		withFix("the payload belongs into data")
+	return "", Refuse(schemas.AttributeInvalid, Clip(name), "attribute %s is %s, want a string, number or boolean", Clip(name), kindName(raw)).
+		WithFix("the payload belongs into data")
 }
 
 // setData chooses between data and data_base64 (JSON format 1.0, section 3.1).
-func (d *draft) setData(contentType string, data, data64 []byte) (refused *refusal) {
+func (d *Draft) setData(contentType string, data, data64 []byte) (refused *Refusal) {
 	media, refused := mediaType(contentType)
 	if refused == nil {
-		d.avro, refused = readDataType(media)
+		d.Avro, refused = readDataType(media)
 	}
 	switch {
 	case refused != nil:
-		refused.path = "datacontenttype"
+		refused.Path = "datacontenttype"
 		return refused
 	case data != nil && data64 != nil:
-		return refuse(schemas.Malformed, "data_base64", "data and data_base64 are both given")
+		return Refuse(schemas.Malformed, "data_base64", "data and data_base64 are both given")
 	case data64 != nil:
 		if kindOf(data64) != '"' {
-			return refuse(schemas.Malformed, "data_base64", "data_base64 is %s, want a string", kindName(data64))
+			return Refuse(schemas.Malformed, "data_base64", "data_base64 is %s, want a string", kindName(data64))
 		}
 		decoded, err := base64.StdEncoding.AppendDecode(nil, []byte(textOf(data64)))
 		if err != nil {
-			return refuse(schemas.Malformed, "data_base64", "data_base64: %v", err)
+			return Refuse(schemas.Malformed, "data_base64", "data_base64: %v", err)
 		}
-		d.data = decoded
-	case d.avro && data != nil:
-		return refuse(schemas.Malformed, "data", "data of type %s cannot be JSON", schemas.ContentTypeAvro).withFix("put the bytes into data_base64")
+		d.Data = decoded
+	case d.Avro && data != nil:
+		return Refuse(schemas.Malformed, "data", "data of type %s cannot be JSON", schemas.ContentTypeAvro).WithFix("put the bytes into data_base64")
 	default:
-		d.data = data
+		d.Data = data
 	}
 	return nil
+}
+
+// A Batch steps over the events of a batch.
+type Batch struct {
+	walker walker
+	n      int
+}
+
+// ReadBatch counts the events of a batch, which must have passed CheckJSON.
+func ReadBatch(body []byte) (*Batch, *Refusal) {
+	if kindOf(body) != '[' {
+		return nil, Refuse(schemas.Malformed, "", "a batch is a JSON array of events, not %s", kindName(body))
+	}
+	b := &Batch{walker: walker{b: body}}
+	for w := b.walker; w.nextElement(); {
+		b.n++
+	}
+	return b, nil
+}
+
+// Len is the number of events in the whole batch.
+func (b *Batch) Len() int { return b.n }
+
+// Next is the next event's JSON, nil after the last.
+func (b *Batch) Next() []byte {
+	if !b.walker.nextElement() {
+		return nil
+	}
+	return b.walker.value
 }
 
 // textOf is the text of a JSON string; it points into raw unless raw has

@@ -1,4 +1,4 @@
-package ingest
+package binding
 
 import (
 	"net/http"
@@ -11,16 +11,17 @@ import (
 )
 
 // parameters are the query parameters of the short form.
-var parameters = map[string]attribute{
-	"type": attrType, "subject": attrSubject, "id": attrID, "source": attrSource, "time": attrTime,
-	"priority": attrPriority, "region": attrRegion, "dataschema": attrDataSchema,
-	"key": attrKey, "idempotencykey": attrKey, "tenant": attrTenant, "tenantid": attrTenant,
+var parameters = map[string]Attribute{
+	"type": Type, "subject": Subject, "id": ID, "source": Source, "time": Time,
+	"priority": Priority, "region": Region, "dataschema": DataSchema,
+	"key": Key, "idempotencykey": Key, "tenant": Tenant, "tenantid": Tenant,
 }
 
 const parameterNames = "type, subject, id, source, time, priority, region, dataschema, key, tenant"
 
-// readBinary reads the attributes of an event in binary mode.
-func readBinary(d *draft, header http.Header, query string) *refusal {
+// ReadBinary reads the attributes of an event in binary mode from headers and
+// raw query; its data is the body.
+func (d *Draft) ReadBinary(header http.Header, query string) *Refusal {
 	for key, values := range header {
 		name, ok := strings.CutPrefix(key, "Ce-") // net/http has made the case so
 		if !ok {
@@ -38,22 +39,22 @@ func readBinary(d *draft, header http.Header, query string) *refusal {
 			return refused
 		}
 	}
-	slices.SortFunc(d.extensions, func(a, b schemas.Attribute) int { return strings.Compare(a.Name, b.Name) })
-	return readQuery(d, query)
+	slices.SortFunc(d.Extensions, func(a, b schemas.Attribute) int { return strings.Compare(a.Name, b.Name) })
+	return d.readQuery(query)
 }
 
-func readQuery(d *draft, query string) *refusal {
+func (d *Draft) readQuery(query string) *Refusal {
 	if query == "" {
 		return nil
 	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return refuse(schemas.Malformed, "", "the query cannot be read: %v", clip(err.Error())).withFix("write %%25 for %%, and %%26 for &")
+		return Refuse(schemas.Malformed, "", "the query cannot be read: %v", Clip(err.Error())).WithFix("write %%25 for %%, and %%26 for &")
 	}
 	for key, vs := range values {
 		a, known := parameters[key]
 		if !known {
-			return refuse(schemas.Malformed, clip(key), "query parameter %s is not known", clip(key)).withFix("there are %s", parameterNames)
+			return Refuse(schemas.Malformed, Clip(key), "query parameter %s is not known", Clip(key)).WithFix("there are %s", parameterNames)
 		}
 		for _, v := range vs {
 			if refused := d.set(names[a], v); refused != nil {
@@ -67,7 +68,7 @@ func readQuery(d *draft, query string) *refusal {
 // decodeHeader reads an attribute's value (CloudEvents HTTP binding 1.0,
 // section 3.1.3.2): quoted parts are unquoted, then %XX is decoded once. A %
 // without two hex digits stands for itself.
-func decodeHeader(name, value string) (string, *refusal) {
+func decodeHeader(name, value string) (string, *Refusal) {
 	if strings.IndexByte(value, '"') >= 0 {
 		value = unquote(value)
 	}
@@ -75,7 +76,7 @@ func decodeHeader(name, value string) (string, *refusal) {
 		value = decodePercent(value)
 	}
 	if !utf8.ValidString(value) {
-		return "", refuse(schemas.AttributeInvalid, clip(name), "header Ce-%s is not UTF-8", clip(name)).withFix("percent-encode it as UTF-8")
+		return "", Refuse(schemas.AttributeInvalid, Clip(name), "header Ce-%s is not UTF-8", Clip(name)).WithFix("percent-encode it as UTF-8")
 	}
 	return value, nil
 }

@@ -1,10 +1,8 @@
-package ingest
+package binding
 
-import "encoding/hex"
-
-// validTraceparent checks the form of W3C Trace Context, section 3.2.2: version,
+// ValidTraceparent checks the form of a traceparent (W3C Trace Context, 3.2.2): version,
 // trace id, parent id and flags in lower-case hex; later versions may say more.
-func validTraceparent(s string) bool {
+func ValidTraceparent(s string) bool {
 	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' {
 		return false
 	}
@@ -26,14 +24,3 @@ func lowerHex(s string) bool {
 	}
 	return true
 }
-
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-func appendHex(dst, b []byte) []byte { return hex.AppendEncode(dst, b) }
