@@ -51,25 +51,9 @@ func BenchmarkBuild(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				r.Body = io.NopCloser(strings.NewReader(body))
-				x := exchange{in: s.in, r: r, body: buffers.get()}
-				x.hold.events, x.hold.bytes = &s.in.events, &s.in.bytes
-				x.hold.owners.Store(1)
-				if refused := x.admit(); refused != nil {
+				if _, refused := prepare(s.in, r); refused != nil {
 					b.Fatal(refused.Message)
 				}
-				m, avro, refused := binding.ReadMode(contentType)
-				if refused == nil {
-					refused = readBody(x.body, r, maxBody(m), &x.hold)
-				}
-				if refused != nil {
-					b.Fatal(refused.Message)
-				}
-				build := &builder{in: s.in, ctx: r.Context(), claims: &x.claims, now: time.Now()}
-				if refused := x.build(build, m, avro); refused != nil {
-					b.Fatal(refused.Message)
-				}
-				x.hold.release()
-				buffers.put(x.body)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/event")
 		})

@@ -87,6 +87,16 @@ func (in *Ingest) refuse(w http.ResponseWriter, r *http.Request, answer *buffer,
 // run is the whole way of a request, see the package's picture. The body of
 // the answer is in answer when it was accepted.
 func (x *exchange) run(answer *buffer) (*builder, *binding.Refusal) {
+	b, refused := x.prepare()
+	if refused != nil {
+		return nil, refused
+	}
+	return b, x.write(b, answer)
+}
+
+// prepare does all that comes before Kafka: the records of the request are
+// complete, or it is refused.
+func (x *exchange) prepare() (*builder, *binding.Refusal) {
 	if refused := x.admit(); refused != nil {
 		return nil, refused
 	}
@@ -101,10 +111,7 @@ func (x *exchange) run(answer *buffer) (*builder, *binding.Refusal) {
 	if parent := x.r.Header.Get("Traceparent"); binding.ValidTraceparent(parent) {
 		b.parent = parent
 	}
-	if refused := x.build(b, m, avro); refused != nil {
-		return nil, refused
-	}
-	return b, x.write(b, answer)
+	return b, x.build(b, m, avro)
 }
 
 // admit answers all that needs no look into the body.
