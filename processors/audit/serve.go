@@ -15,7 +15,7 @@ import (
 // DrainTimeout to finish.
 func (s *Sink) serve(ctx context.Context) error {
 	h, err := explain.NewHandler(explain.Config{
-		Conn: s.conn, Tokens: s.cfg.Tokens, Schemas: s.cfg.Schemas, Resolve: s.cfg.Resolve, Now: s.cfg.Now, Logger: s.cfg.Logger,
+		Conn: s.asks, Tokens: s.cfg.Tokens, Schemas: s.cfg.Schemas, Resolve: s.cfg.Resolve, Now: s.cfg.Now, Logger: s.cfg.Logger,
 	})
 	if err != nil {
 		return err

@@ -24,7 +24,8 @@ const (
 // the work: the consumer groups divide the partitions.
 type Sink struct {
 	cfg     Config
-	conn    driver.Conn
+	conn    driver.Conn // of the inserts
+	asks    driver.Conn // of questions, so that many of them do not hold up inserts
 	metrics *metrics
 	kinds   map[int32]string // name of a system record by schema id
 
@@ -46,7 +47,11 @@ func New(cfg Config) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{cfg: cfg, conn: conn, metrics: newMetrics(cfg.Registerer), kinds: map[int32]string{}}
+	asks, err := cfg.Server.Open()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	s := &Sink{cfg: cfg, conn: conn, asks: asks, metrics: newMetrics(cfg.Registerer), kinds: map[int32]string{}}
 	for name, id := range cfg.SchemaIDs {
 		s.kinds[id] = name
 	}
@@ -77,7 +82,7 @@ func (s *Sink) fault(who string, err error) {
 // ends; then it writes what it holds and commits. Questions are answered all
 // the while. An error means that Kafka cannot be used as configured.
 func (s *Sink) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, s.conn.Close()) }()
+	defer func() { err = errors.Join(err, s.conn.Close(), s.asks.Close()) }()
 	g, ctx := errgroup.WithContext(ctx)
 	if s.cfg.Listener != nil {
 		g.Go(func() error { return s.serve(ctx) })

@@ -96,6 +96,7 @@ func (secretKeys) SecretKey(id string) ([]byte, bool) { return testSecret.Key, i
 // run starts a sink; stop ends it and returns its error.
 func (w *world) run(cfg Config, change ...func(*Sink)) (s *Sink, stop func() error) {
 	w.t.Helper()
+	cfg.Registerer = prometheus.NewRegistry()
 	s, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)

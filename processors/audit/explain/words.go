@@ -22,8 +22,10 @@ func phrase(t *schemas.Transition) string {
 			return "let through"
 		}
 		return "taken up"
-	case schemas.Failed:
-		return "failed"
+	case schemas.Dup:
+		if t.Reason == schemas.StaleReturn {
+			return "ignored"
+		}
 	}
 	return t.Status.String()
 }
@@ -53,6 +55,9 @@ func meaning(t *schemas.Transition) string {
 	case schemas.DeadStatus:
 		return "it goes no further"
 	case schemas.Dup:
+		if t.Reason == schemas.StaleReturn {
+			return "a second copy of it came back"
+		}
 		return "not delivered again; the first one's status is its own"
 	case schemas.Dropped:
 		return "not wanted late"
