@@ -789,18 +789,18 @@ func (c *explainCmd) askKafka(ctx context.Context, p places, out *output) (expla
 
 type loadCmd struct {
 	whereFlags
-	Trace           string        `required:"" type:"existingfile" help:"CSV with TIMESTAMP, ContextTokens, GeneratedTokens."`
-	Speed           float64       `default:"1" help:"How many times faster than it was."`
-	Tenants         int           `default:"20" help:"Quiet tenants; requests go to them by 1/rank."`
-	Duration        time.Duration `default:"60s" help:"How long to offer."`
-	Noisy           bool          `default:"true" negatable:"" help:"Let the tenant noisy offer three times its limit."`
-	Repeats         float64       `default:"0.02" help:"Share of events that are sent twice."`
-	Malformed       float64       `default:"0.001" help:"Malformed records, as a share of events."`
-	ViaKafka        float64       `default:"0.1" help:"Share of events offered over Kafka with a foreign partitioner."`
-	Seed            uint64        `default:"1" help:"Another seed, another run."`
-	Grace           time.Duration `default:"150s" help:"How long after the last event all must have arrived."`
-	TolerateDoubles bool          `help:"Spillway will be restarted: duplicates across the restart are not held against it."`
-	JSON            bool          `name:"json" help:"Print the report as JSON."`
+	Trace     string        `required:"" type:"existingfile" help:"CSV with TIMESTAMP, ContextTokens, GeneratedTokens."`
+	Speed     float64       `default:"1" help:"How many times faster than it was."`
+	Tenants   int           `default:"20" help:"Quiet tenants; requests go to them by 1/rank."`
+	Duration  time.Duration `default:"60s" help:"How long to offer."`
+	Noisy     bool          `default:"true" negatable:"" help:"Let the tenant noisy offer three times its limit."`
+	Repeats   float64       `default:"0.02" help:"Share of events that are sent twice."`
+	Malformed float64       `default:"0.001" help:"Malformed records, as a share of events."`
+	ViaKafka  float64       `default:"0.1" help:"Share of events offered over Kafka with a foreign partitioner."`
+	Seed      uint64        `default:"1" help:"Another seed, another run."`
+	Grace     time.Duration `default:"150s" help:"How long after the last event all must have arrived."`
+	Restarts  bool          `help:"Spillway is stopped or killed meanwhile: duplicates across that, and falling behind, are not held against it."`
+	JSON      bool          `name:"json" help:"Print the report as JSON."`
 }
 
 func (c *loadCmd) Run(ctx context.Context, out *output) error {
@@ -828,7 +828,7 @@ func (c *loadCmd) Run(ctx context.Context, out *output) error {
 		},
 		Kafka: []kgo.Opt{kgo.SeedBrokers(p.Kafka), kgo.ClientID("spillway-load")}, Topics: schemas.Topics{Prefix: schemas.DefaultPrefix},
 		RegistryURL: p.Registry, IngestURL: p.Ingest, FanoutURL: p.Fanout, ControlURL: p.Control,
-		Noisy: c.Noisy, TolerateDoubles: c.TolerateDoubles, Grace: c.Grace, Progress: out.stderr, Now: time.Now,
+		Noisy: c.Noisy, Restarts: c.Restarts, Grace: c.Grace, Progress: out.stderr, Now: time.Now,
 		Token: func(tenant, role string) (string, error) {
 			return ring.Sign(schemas.Claims{
 				Tenant: tenant, Role: role, Subject: "load", Channels: channelsOf(role), ExpiresAt: time.Now().Add(c.Duration + time.Hour),

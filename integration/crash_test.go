@@ -28,7 +28,7 @@ func (s *stack) play(t *testing.T, args ...string) *playing {
 	t.Helper()
 	p := &playing{done: make(chan error, 1)}
 	cmd := exec.CommandContext(t.Context(), s.bin, append([]string{
-		"load", "--trace", "load/testdata/azure_llm_inference_conv_2023.csv", "--tolerate-doubles", "--no-noisy", "--tenants", "5",
+		"load", "--trace", "load/testdata/azure_llm_inference_conv_2023.csv", "--restarts", "--no-noisy", "--tenants", "5",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "SPILLWAY_DATA="+s.data)
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out

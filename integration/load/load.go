@@ -23,19 +23,19 @@ import (
 
 // Config says what to play and to whom.
 type Config struct {
-	Plan            PlanConfig // NoisyRate is set from the tenant's own policy, three times its rate
-	Kafka           []kgo.Opt  // brokers
-	Topics          schemas.Topics
-	RegistryURL     string
-	IngestURL       string
-	FanoutURL       string        // ws://…
-	ControlURL      string        // where the quiet tenants' policies are set, and the noisy one's is read
-	Noisy           bool          // whether the tenant "noisy" plays
-	TolerateDoubles bool          // Spillway will be restarted during the run
-	Grace           time.Duration // how long after the last event everything must have arrived
-	Token           func(tenant, role string) (string, error)
-	Progress        io.Writer // a line a second
-	Now             func() time.Time
+	Plan        PlanConfig // NoisyRate is set from the tenant's own policy, three times its rate
+	Kafka       []kgo.Opt  // brokers
+	Topics      schemas.Topics
+	RegistryURL string
+	IngestURL   string
+	FanoutURL   string        // ws://…
+	ControlURL  string        // where the quiet tenants' policies are set, and the noisy one's is read
+	Noisy       bool          // whether the tenant "noisy" plays
+	Restarts    bool          // Spillway is stopped or killed during the run: what that doubles or delays is not held against it
+	Grace       time.Duration // how long after the last event everything must have arrived
+	Token       func(tenant, role string) (string, error)
+	Progress    io.Writer // a line a second
+	Now         func() time.Time
 }
 
 // quietRate is the limit of quiet tenants: far above what any of them offers.
@@ -283,7 +283,7 @@ func (r *run) settled() bool {
 			return false
 		}
 	}
-	return dead >= 0 && v.Duplicates >= r.plan.Repeats
+	return dead >= 0 && (v.Duplicates >= r.plan.Repeats || r.cfg.Restarts)
 }
 
 func (r *run) progress(ctx context.Context) {
@@ -335,6 +335,6 @@ func (r *run) report() *Report {
 	if r.cfg.Noisy {
 		out.Noisy = shape(r.subs.noisy, r.noisy.Rate, float64(r.noisy.Burst), r.plan.Duration)
 	}
-	out.judge(r.cfg.TolerateDoubles)
+	out.judge(r.cfg.Restarts)
 	return out
 }

@@ -65,12 +65,34 @@ func (s *subscribers) exact(ctx context.Context, r *Request) error {
 
 // follow subscribes and hands every event's id to got until that says that it
 // was the last, or ctx ends. ready is called once it is subscribed, or cannot
-// be.
+// be. A node that cannot serve it for the moment is asked again.
 func (s *subscribers) follow(ctx context.Context, tenant, channel string, got func(id string, at time.Duration) bool, ready func()) error {
-	c, err := s.dial(ctx, tenant)
+	ready = sync.OnceFunc(ready)
+	defer ready()
+	wanted := time.Now()
+	for ctx.Err() == nil {
+		again, err := s.session(ctx, tenant, channel, got, ready)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil || !again {
+			return err
+		}
+		s.reconnects.Add(1)
+		s.unreachable.CompareAndSwap(0, wanted.UnixMilli())
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// session is one client's life. again says that its error may pass.
+func (s *subscribers) session(ctx context.Context, tenant, channel string, got func(id string, at time.Duration) bool, ready func()) (again bool, err error) {
+	c, err := client.Dial(ctx, client.Config{URL: s.url, Token: s.token(tenant), KeepRepeats: true, HTTPClient: s.http})
 	if err != nil {
-		ready()
-		return err
+		return mayPass(err), fmt.Errorf("connect %s: %w", tenant, err)
 	}
 	defer c.Close()
 	done := make(chan struct{})
@@ -84,23 +106,24 @@ func (s *subscribers) follow(ctx context.Context, tenant, channel string, got fu
 		},
 		OnGap: func(*client.Gap) { s.gaps.Add(1) },
 	})
-	ready()
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("subscribe %s to %s: %w", tenant, channel, err)
+		return mayPass(err), fmt.Errorf("subscribe %s to %s: %w", tenant, channel, err)
 	}
+	ready()
 	select {
 	case <-done:
 	case <-ctx.Done():
 	case <-c.Done():
-		if err := c.Err(); ctx.Err() == nil {
-			return fmt.Errorf("subscriber of %s to %s: %w", tenant, channel, err)
-		}
+		return false, fmt.Errorf("subscriber of %s to %s: %w", tenant, channel, c.Err())
 	}
 	s.reconnects.Add(max(0, c.Stats().Connects-1))
-	return nil
+	return false, nil
+}
+
+// mayPass reports whether an error is not a node's final word.
+func mayPass(err error) bool {
+	var refused *client.Error
+	return !errors.As(err, &refused) || refused.Retry != "no"
 }
 
 // from is where a subscription begins: live, or where it was first wanted if
@@ -110,25 +133,4 @@ func (s *subscribers) from() client.From {
 		return client.Since(time.UnixMilli(since))
 	}
 	return client.Live
-}
-
-// dial connects as often as it takes.
-func (s *subscribers) dial(ctx context.Context, tenant string) (*client.Client, error) {
-	wanted := time.Now()
-	for {
-		c, err := client.Dial(ctx, client.Config{URL: s.url, Token: s.token(tenant), KeepRepeats: true, HTTPClient: s.http})
-		if err == nil || ctx.Err() != nil {
-			return c, err
-		}
-		var refused *client.Error
-		if errors.As(err, &refused) && refused.Retry == "no" {
-			return nil, fmt.Errorf("connect %s: %w", tenant, err)
-		}
-		s.reconnects.Add(1)
-		s.unreachable.CompareAndSwap(0, wanted.UnixMilli())
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
 }
