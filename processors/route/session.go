@@ -87,7 +87,6 @@ func newSession(r *Router, number int) *session {
 		name:         strconv.Itoa(number),
 		transitionID: r.cfg.SchemaIDs[schemas.TransitionName],
 	}
-	s.say("has not joined the group yet")
 	return s
 }
 
