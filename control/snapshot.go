@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,8 @@ type Snapshot struct {
 	secrets    []signingSecret // of returns, newest first
 	dedupe     []byte
 
-	admitted *admitted // shared by a follower's snapshots
+	entries  map[key]entry // what it was made from
+	admitted *admitted     // shared by a follower's snapshots
 	now      func() time.Time
 }
 
@@ -93,15 +95,11 @@ func (s *Snapshot) DedupeKey() []byte { return s.dedupe }
 // newSnapshot computes what the entries say.
 func newSnapshot(entries map[key]entry, version int64, admitted *admitted, now func() time.Time) *Snapshot {
 	s := &Snapshot{
-		version: version, admitted: admitted, now: now,
+		version: version, entries: maps.Clone(entries), admitted: admitted, now: now,
 		policies: make(map[string]*schemas.Policy), endpoints: make(map[string]schemas.Endpoint),
 	}
-	base := schemas.DefaultPolicy(nil)
-	if e, ok := entries[key{KindTenant, schemas.Everyone}]; ok {
-		own := e.value.(schemas.Policy)
-		s.open = own.Open
-		base = own.Under(base)
-	}
+	base, open := everyone(entries)
+	s.open = open
 	flags := activeFlags(entries)
 	for k, e := range entries {
 		switch v := e.value.(type) {
@@ -125,6 +123,15 @@ func newSnapshot(entries map[key]entry, version int64, admitted *admitted, now f
 		return cmp.Or(-cmp.Compare(a.activeFrom, b.activeFrom), strings.Compare(a.ID, b.ID))
 	})
 	return s
+}
+
+// everyone is the policy that absent fields come from.
+func everyone(entries map[key]entry) (p schemas.Policy, open bool) {
+	p = schemas.DefaultPolicy(nil)
+	if own, ok := entries[key{KindTenant, schemas.Everyone}].value.(schemas.Policy); ok {
+		return own.Under(p), own.Open
+	}
+	return p, false
 }
 
 func (s *Snapshot) addSecret(id string, v storedSecret) {
