@@ -190,23 +190,27 @@ func (s *session) commit(began time.Time) {
 		}
 	}
 	clear(s.tooLarge)
+	s.limit = min(2*s.limit, s.cfg.MaxBatch)
 	s.metrics.committed(s, began)
 	s.counts.reset()
 	s.out.reuse()
 }
 
 // refused reports whether Kafka or its client refused a record, which makes
-// the batch void. An event whose record is too large is remembered: the next
-// try says so in place of it.
+// the batch void. If that was for its size, the next batches are smaller, until
+// one has a single event: that one is dead too_large in place of it.
 func (s *session) refused() bool {
 	failures := s.out.failures()
-	for _, f := range failures {
-		if errors.Is(f.err, kerr.MessageTooLarge) || errors.Is(f.err, kerr.RecordListTooLarge) {
-			s.tooLarge[f.of] = true
-		}
-	}
 	if len(failures) == 0 {
 		return false
+	}
+	for _, f := range failures {
+		if !errors.Is(f.err, kerr.MessageTooLarge) && !errors.Is(f.err, kerr.RecordListTooLarge) {
+			continue
+		}
+		if s.limit = max(1, s.counts.records/2); s.counts.records == 1 {
+			s.tooLarge[f.of] = true
+		}
 	}
 	s.log.Warn("records were refused, the batch is taken back", "records", len(failures), "err", failures[0].err)
 	s.metrics.aborts.WithLabelValues("produce").Inc()

@@ -52,6 +52,7 @@ type session struct {
 	out      output
 	pending  pending
 	counts   counts
+	limit    int              // records of the next batch, at most cfg.MaxBatch
 	tooLarge map[placeOf]bool // events with a record that Kafka refused for its size
 	epochs   map[int32]uint64
 	fanouts  map[string]string // topic by region: as many as policies name
@@ -158,7 +159,7 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) loop(ctx context.Context) error {
 	for {
 		pollCtx, cancel := context.WithTimeout(ctx, idleTick)
-		fetches := s.gts.PollRecords(pollCtx, s.cfg.MaxBatch)
+		fetches := s.gts.PollRecords(pollCtx, s.limit)
 		cancel()
 		err := s.cycle(ctx, fetches)
 		s.gts.AllowRebalance()
