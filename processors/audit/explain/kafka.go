@@ -247,6 +247,9 @@ func (s *search) accepted(topic schemas.TopicID, rec *kgo.Record) (Accepted, boo
 	a := Accepted{
 		Origin: ev.Origin, Tenant: ev.Tenant, ID: ev.IDText(), Type: ev.Type, Channel: ev.Channel, Source: ev.SourceText(), SchemaID: -1, Bytes: len(rec.Value),
 	}
+	if a.Channel == "" {
+		a.Channel = schemas.DefaultChannel // unless a policy takes it from the payload, which Kafka alone does not tell
+	}
 	if id, _, ok := schemas.WireHeader(rec.Value); ok {
 		a.SchemaID = id
 	}
