@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,8 +18,9 @@ import (
 	"github.com/spillway/spillway/deploy/dev/engine"
 )
 
-// childMark makes the test binary serve as the engine's child process.
-const childMark = "SPILLWAY_AUDIT_TEST_CHILD"
+// childMark, as the first argument, makes the test binary serve as the engine's
+// child process.
+const childMark = "engine-child"
 
 // shared is the engine that all tests of the package use, each with a database
 // of its own: it costs a second to start.
@@ -30,10 +32,10 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childMark) != "" {
+	if len(os.Args) > 1 && os.Args[1] == childMark {
+		os.Args = slices.Delete(os.Args, 1, 2)
 		os.Exit(childMain())
 	}
-	_ = os.Setenv(childMark, "1") // for the process that the engine starts
 	shared.stop = func() {}
 	code := m.Run()
 	shared.stop()
@@ -69,7 +71,7 @@ func startEngine() {
 		return
 	}
 	e, err := engine.New(engine.Config{
-		Command: []string{os.Args[0]}, Dir: dir, Listen: "127.0.0.1:0", MaxMemoryBytes: 2 << 30, Logger: slog.New(slog.DiscardHandler),
+		Command: []string{os.Args[0], childMark}, Dir: dir, Listen: "127.0.0.1:0", MaxMemoryBytes: 2 << 30, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		shared.err = err
