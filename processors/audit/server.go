@@ -102,7 +102,7 @@ var insertSettings = clickhouse.Settings{
 	"async_insert": 0, "wait_end_of_query": 1,
 	"insert_deduplicate": 0, "deduplicate_blocks_in_dependent_materialized_views": 0,
 	"max_insert_block_size": 1048576, "min_insert_block_size_rows": 0, "min_insert_block_size_bytes": 0,
-	"max_partitions_per_insert_block": 400, "max_insert_threads": 1,
+	"max_partitions_per_insert_block": 400, "max_insert_threads": 1, "max_threads": 1,
 	"input_format_native_allow_types_conversion": 1,
 }
 
