@@ -70,7 +70,6 @@ func newPlan(entries map[key]entry, changes []change, regions []string) (plan, e
 		}
 		if !exists || !reflect.DeepEqual(old.value, c.value) {
 			p.changes = append(p.changes, c)
-			p.lines = append(p.lines, c.describe(old)...)
 		}
 	}
 	if len(p.entries) > maxEntries {
@@ -84,6 +83,9 @@ func newPlan(entries map[key]entry, changes []change, regions []string) (plan, e
 	}
 	if err := noLimitLifted(entries, p.entries); err != nil {
 		return p, err
+	}
+	for _, c := range p.changes {
+		p.lines = append(p.lines, c.describe(entries[c.key])...)
 	}
 	p.warnings = overbooked(entries, p.entries)
 	return p, nil

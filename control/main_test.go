@@ -121,3 +121,24 @@ func record(t *testing.T, name string, kind Kind, version int64, value any) *kgo
 	}
 	return r
 }
+
+func adminClient(t *testing.T, kafka []kgo.Opt) *kadm.Client {
+	t.Helper()
+	admin, err := kadm.NewOptClient(kafka...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(admin.Close)
+	return admin
+}
+
+func alter(t *testing.T, admin *kadm.Client, topic, name, value string) {
+	t.Helper()
+	r, err := admin.AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: name, Value: &value}}, topic)
+	if err == nil {
+		_, err = r.On(topic, func(r *kadm.AlterConfigsResponse) error { return r.Err })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
