@@ -189,6 +189,7 @@ func (s *session) commit(began time.Time) {
 			p.reached, p.open = p.after, false
 		}
 	}
+	s.proven = true
 	clear(s.tooLarge)
 	s.limit = min(2*s.limit, s.cfg.MaxBatch)
 	s.metrics.committed(s, began)

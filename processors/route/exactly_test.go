@@ -217,7 +217,7 @@ func TestAbort(t *testing.T) {
 	s.read(topics.Fanout("eu"), 1)
 	// A second member under the same transactional id fences the session in
 	// the middle of its next transaction: its End fails, it is built anew.
-	for round := 1; round < 10; round++ {
+	for round := 1; round < 5; round++ {
 		s.fence(cfg.member(0))
 		var records []*kgo.Record
 		for i := range 3 {
@@ -229,7 +229,7 @@ func TestAbort(t *testing.T) {
 	}
 	s.settled()
 	var dups, fast int
-	for _, tr := range s.transitions(1 + 4*9) {
+	for _, tr := range s.transitions(1 + 4*4) {
 		switch tr.Status {
 		case schemas.Dup:
 			dups++
@@ -237,11 +237,11 @@ func TestAbort(t *testing.T) {
 			fast++
 		}
 	}
-	if dups != 9 || fast != 28 {
-		t.Errorf("%d duplicates and %d delivered, want 9 and 28", dups, fast)
+	if dups != 4 || fast != 13 {
+		t.Errorf("%d duplicates and %d delivered, want 4 and 13", dups, fast)
 	}
-	if n := s.count(topics.Audit()); n != 37 {
-		t.Errorf("%d transitions, want 37", n)
+	if n := s.count(topics.Audit()); n != 17 {
+		t.Errorf("%d transitions, want 17", n)
 	}
 }
 

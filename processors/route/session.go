@@ -22,6 +22,7 @@ const (
 	sessionTimeout     = 6 * time.Second
 	heartbeat          = 2 * time.Second
 	transactionTimeout = 10 * time.Second
+	rebalanceTimeout   = transactionTimeout + 2*time.Second // for members to end their transactions
 	drainTimeout       = transactionTimeout + 5*time.Second // for the last End, once the router is told to stop
 	idleTick           = time.Second                        // housekeeping while nothing comes
 	rebuildLeast       = 100 * time.Millisecond
@@ -51,6 +52,7 @@ type session struct {
 	ev       processors.Event
 	out      output
 	pending  pending
+	proven   bool // the client has committed a transaction
 	counts   counts
 	limit    int              // records of the next batch, at most cfg.MaxBatch
 	tooLarge map[placeOf]bool // events with a record that Kafka refused for its size
@@ -96,7 +98,7 @@ func (s *session) options() []kgo.Opt {
 		kgo.ConsumerGroup(s.cfg.group()),
 		kgo.InstanceID(s.cfg.member(s.number)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(heartbeat),
+		kgo.SessionTimeout(sessionTimeout), kgo.HeartbeatInterval(heartbeat), kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.ConsumeTopics(s.cfg.Topics.Events()),
 		// A new group begins at the log start, and an offset out of range is an
 		// error: the client's defaults skip or lose (notes section 9).
@@ -130,20 +132,18 @@ func (s *session) run(ctx context.Context) error {
 		}
 		s.gts = gts
 		s.client.Store(gts.Client())
-		began := s.cfg.Now()
+		s.proven = false
 		err = s.loop(ctx)
 		s.client.Store(nil)
+		gts.CloseAllowingRebalance()
 		if ctx.Err() != nil {
 			s.leave()
-		}
-		gts.CloseAllowingRebalance()
-		if err == nil {
-			break
+			return nil
 		}
 		s.say(err.Error())
 		s.metrics.rebuilds.Inc()
 		s.log.Warn("the session is built anew", "err", err)
-		if s.cfg.Now().Sub(began) > rebuildMost {
+		if s.proven {
 			pause = rebuildLeast
 		}
 		select {
@@ -166,19 +166,23 @@ func (s *session) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil || fetches.IsClientClosed() {
+		if ctx.Err() != nil {
 			return nil
+		}
+		if fetches.IsClientClosed() {
+			return errors.New("its client was closed")
 		}
 	}
 }
 
 // leave takes the static member out of the group, so that its partitions need
-// not wait for its session to time out.
+// not wait for its session to time out. Its client is closed by now, else it
+// would join again.
 func (s *session) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), heartbeat)
 	defer cancel()
 	b := kadm.LeaveGroup(s.cfg.group()).InstanceIDs(s.cfg.member(s.number)).Reason("the router stops")
-	if _, err := kadm.NewClient(s.gts.Client()).LeaveGroup(ctx, b); err != nil {
+	if _, err := kadm.NewClient(s.forwards.client).LeaveGroup(ctx, b); err != nil {
 		s.log.Info("could not leave the group, its session will time out", "err", err)
 	}
 }
