@@ -45,7 +45,7 @@ func (r *deadRows) add(rec *kgo.Record, ev *schemas.Event) {
 		ev.Origin = l.origin
 		ev.Origin.AcceptedAt = sane(l.origin.AcceptedAt, deadAt)
 	}
-	r.identity.add(clip(ev.Tenant), ev.Origin, ev.IDText())
+	r.identity.addEvent(ev)
 	r.generation = append(r.generation, max(int32(l.generation), 0))
 	r.attempt = append(r.attempt, l.attempt)
 	r.replay = append(r.replay, l.job)

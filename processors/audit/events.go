@@ -5,11 +5,12 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/processors/audit/explain"
 	"github.com/spillway/spillway/schemas"
 )
 
-// maxTenant is how much of a key that is no legal tenant is kept in the tenant
-// column; the record's own table keeps the whole.
+// maxTenant is how much is kept of a tenant that a system record names: more is
+// garbage.
 const maxTenant = 256
 
 // eventRows is the table events.
@@ -36,7 +37,7 @@ func newEventRows() *eventRows {
 
 // add appends the row of ev, which rec is: read, completed by names, no return.
 func (r *eventRows) add(rec *kgo.Record, ev *schemas.Event) {
-	r.identity.add(clip(ev.Tenant), ev.Origin, ev.IDText())
+	r.identity.addEvent(ev)
 	r.kind = append(r.kind, ev.Type)
 	r.channel = append(r.channel, ev.Channel)
 	r.source = append(r.source, ev.SourceText())
@@ -49,6 +50,11 @@ func (r *eventRows) add(rec *kgo.Record, ev *schemas.Event) {
 	r.headers = append(r.headers, rec.Headers)
 	r.payload = append(r.payload, view(rec.Value))
 	r.rows++
+}
+
+func (id *identity) addEvent(ev *schemas.Event) {
+	tenant, eventID := explain.NameOf(ev)
+	id.add(tenant, ev.Origin, eventID)
 }
 
 func (id *identity) add(tenant string, o schemas.Origin, eventID string) {

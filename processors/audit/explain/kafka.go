@@ -245,8 +245,9 @@ func (s *search) accepted(topic schemas.TopicID, rec *kgo.Record) (Accepted, boo
 		}
 	}
 	a := Accepted{
-		Origin: ev.Origin, Tenant: ev.Tenant, ID: ev.IDText(), Type: ev.Type, Channel: ev.Channel, Source: ev.SourceText(), SchemaID: -1, Bytes: len(rec.Value),
+		Origin: ev.Origin, Type: ev.Type, Channel: ev.Channel, Source: ev.SourceText(), SchemaID: -1, Bytes: len(rec.Value),
 	}
+	a.Tenant, a.ID = NameOf(&ev)
 	if a.Channel == "" {
 		a.Channel = schemas.DefaultChannel // unless a policy takes it from the payload, which Kafka alone does not tell
 	}
@@ -304,11 +305,13 @@ func (s *search) system(_ schemas.TopicID, rec *kgo.Record) {
 }
 
 func (s *search) letter(rec *kgo.Record) {
-	l := Letter{Tenant: string(rec.Key), At: rec.Timestamp.UnixMilli(), Origin: schemas.Origin{Partition: rec.Partition, Offset: rec.Offset, AcceptedAt: rec.Timestamp.UnixMilli()}}
+	var ev schemas.Event
+	ev.Reset(schemas.Origin{}, rec.Topic, rec.Key, nil)
+	l := Letter{At: rec.Timestamp.UnixMilli(), Origin: schemas.Origin{Partition: rec.Partition, Offset: rec.Offset, AcceptedAt: rec.Timestamp.UnixMilli()}}
 	for _, h := range rec.Headers {
 		switch v := string(h.Value); h.Key {
 		case schemas.HeaderID:
-			l.ID = v
+			ev.ID = v
 		case schemas.HeaderOrigin:
 			if o, generation, _, err := schemas.ParseOriginHeader(h.Value); err == nil {
 				l.Origin, l.Generation = o, int32(generation)
@@ -325,9 +328,8 @@ func (s *search) letter(rec *kgo.Record) {
 			}
 		}
 	}
-	if l.ID == "" {
-		l.ID = l.Origin.String()
-	}
+	ev.Origin = l.Origin
+	l.Tenant, l.ID = NameOf(&ev)
 	if s.wants(l.Tenant, l.ID, l.Origin) && len(s.f.Letters) < 10*maxEvents {
 		s.f.Letters = append(s.f.Letters, l)
 	}
