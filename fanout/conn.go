@@ -434,6 +434,7 @@ func (c *conn) finish(end *ending) {
 	if end.noShake || c.out.failed {
 		c.ws.CloseNow()
 	} else {
+		c.sock.SetWriteDeadline(c.f.cfg.Now().Add(closeTimeout))
 		c.ws.Close(websocket.StatusCode(end.code), string(end.reason))
 	}
 	<-c.gone
