@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
@@ -48,38 +49,93 @@ func Load(text []byte) ([]Document, error) {
 	if err := tame(text); err != nil {
 		return nil, err
 	}
-	file, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		return nil, located(err)
-	}
-	if len(file.Docs) > maxDocuments {
-		return nil, fmt.Errorf("the file has %d documents, more than %d", len(file.Docs), maxDocuments)
-	}
 	var out []Document
-	for i, doc := range file.Docs {
-		if doc.Body == nil {
-			continue // nothing between two ---
+	for _, p := range parts(string(text)) {
+		if len(out) == maxDocuments {
+			return nil, fmt.Errorf("the file has more than %d documents", maxDocuments)
 		}
-		var head struct {
-			Kind Kind `json:"kind"`
-		}
-		if err := yaml.NodeToValue(doc.Body, &head); err != nil {
-			return nil, located(err)
-		}
-		decode, ok := specs[head.Kind]
-		if !ok {
-			return nil, fmt.Errorf("document %d: kind: must be tenant, endpoint or flag, got %.80q", i+1, head.Kind)
-		}
-		d, err := decode(func(into any) error { return yaml.NodeToValue(doc.Body, into, yaml.Strict()) })
+		d, empty, err := p.load()
 		if err != nil {
-			return nil, located(err)
+			return nil, p.located(err)
 		}
-		if d.Name == "" {
-			return nil, fmt.Errorf("document %d: name: is missing", i+1)
+		if !empty {
+			out = append(out, d)
 		}
-		out = append(out, d)
 	}
 	return out, nil
+}
+
+// A part is the text of one document.
+type part struct {
+	text  string
+	lines int // before it in the file
+}
+
+// parts splits a file at its document markers, which nothing inside a document
+// can look like (YAML 1.2.2, section 9.1.2). The parser could do it too, but
+// it drops what follows an empty document.
+func parts(text string) []part {
+	var out []part
+	from, p := 0, part{}
+	line, at := 0, 0
+	end := func() { p.text += text[from:at]; out = append(out, p) }
+	for l := range strings.Lines(text) {
+		bare := strings.TrimRight(l, " \t\r\n")
+		if rest, ok := strings.CutPrefix(l, "---"); ok && (bare == "---" || rest[0] == ' ' || rest[0] == '\t') {
+			end()
+			p, from = part{"   " + rest, line}, at+len(l)
+		} else if bare == "..." {
+			end()
+			p, from = part{"\n", line}, at+len(l)
+		}
+		line++
+		at += len(l)
+	}
+	end()
+	return out
+}
+
+// load reads a part; it is empty if it is nothing but comments.
+func (p part) load() (d Document, empty bool, err error) {
+	file, err := parser.ParseBytes([]byte(p.text), 0)
+	if err != nil {
+		return d, false, err
+	}
+	if len(file.Docs) == 0 || file.Docs[0].Body == nil || file.Docs[0].Body.Type() == ast.CommentType {
+		return d, true, nil
+	}
+	if len(file.Docs) > 1 {
+		return d, false, errors.New("[1:1] there are two documents without --- between them")
+	}
+	body := file.Docs[0].Body
+	var head struct {
+		Kind Kind `json:"kind"`
+	}
+	if err := yaml.NodeToValue(body, &head); err != nil {
+		return d, false, err
+	}
+	decode, ok := specs[head.Kind]
+	if !ok {
+		return d, false, fmt.Errorf("[1:1] kind: must be tenant, endpoint or flag, got %.80q", head.Kind)
+	}
+	d, err = decode(func(into any) error { return yaml.NodeToValue(body, into, yaml.Strict()) })
+	if err == nil && d.Name == "" {
+		err = errors.New("[1:1] name: is missing")
+	}
+	return d, false, err
+}
+
+// located makes an error of the part one line, and its "[line:column]" count
+// from the beginning of the file.
+func (p part) located(err error) error {
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	text = strings.Replace(text, "Go struct field ", "field ", 1)
+	var line, column int
+	if _, err := fmt.Sscanf(text, "[%d:%d]", &line, &column); err != nil {
+		return fmt.Errorf("line %d: %s", p.lines+1, text)
+	}
+	_, text, _ = strings.Cut(text, "]")
+	return fmt.Errorf("line %d, column %d: %s", p.lines+line, column, strings.TrimSpace(text))
 }
 
 // specs read a document of each kind with a function that fills a struct.
@@ -194,10 +250,4 @@ func tame(text []byte) error {
 		}
 	}
 	return nil
-}
-
-// located makes the library's error one line: "[3:5] unknown field …".
-func located(err error) error {
-	text, _, _ := strings.Cut(err.Error(), "\n")
-	return errors.New(text)
 }
