@@ -23,7 +23,7 @@ const (
 
 	authTimeout  = 10 * time.Second
 	stallTimeout = 30 * time.Second // a client that takes no byte for so long is closed
-	closeTimeout = 2 * time.Second  // for a close frame to go out
+	closeTimeout = 1 * time.Second  // for the closing handshake
 	kafkaTimeout = 5 * time.Second  // looking up a place, reading a chunk
 	maxInFlight  = 16               // publishes of one connection that wait for their answer
 	sendBuffer   = 64 << 10         // SO_SNDBUF; the kernel doubles it. Left alone it grows to MBs and hides slow clients

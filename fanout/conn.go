@@ -435,7 +435,9 @@ func (c *conn) finish(end *ending) {
 		c.ws.CloseNow()
 	} else {
 		c.sock.SetWriteDeadline(c.f.cfg.Now().Add(closeTimeout))
+		late := time.AfterFunc(closeTimeout, func() { c.sock.Close() }) // the library would wait 5 s for the client's word
 		c.ws.Close(websocket.StatusCode(end.code), string(end.reason))
+		late.Stop()
 	}
 	<-c.gone
 	c.pubDone.Wait()

@@ -21,6 +21,7 @@ import (
 type socket interface {
 	Write(b []byte) (int, error)
 	SetWriteDeadline(t time.Time) error
+	Close() error
 }
 
 // An outbox is what the next write of a connection takes.
