@@ -43,6 +43,7 @@ const (
 	notReady     = time.Minute      // without progress while something is due: Ready says so
 	giveUp       = 5 * time.Minute  // then Run ends, for a restart is the cure
 	readAgain    = 10 * time.Second // one reading of payloads that were not kept
+	readAttempts = 6                // of one record; with readAgain each, while Kafka is away
 	readAheadMax = 4 << 20          // bytes of payloads that one such reading brings
 )
 

@@ -2,6 +2,7 @@ package delay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -75,15 +76,19 @@ func (d *Delay) kept(r release) *kgo.Record {
 // readAgain reads a payload that was not kept, and as many after it as fit.
 func (d *Delay) readAgain(ctx context.Context, r release) (*kgo.Record, error) {
 	records, err := readFrom(ctx, d.cfg.Kafka, r.tp, r.offset)
-	if err != nil {
-		return nil, err
+	for n := 1; err != nil; n++ {
+		if n == readAttempts || ctx.Err() != nil || errors.Is(err, errGone) {
+			return nil, err
+		}
+		d.cfg.Logger.Warn("reading a payload again", "topic", r.tp.topic, "partition", r.tp.number, "offset", r.offset, "err", err)
+		records, err = readFrom(ctx, d.cfg.Kafka, r.tp, r.offset)
 	}
 	d.m.reread.Add(float64(len(records)))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, more := range records[1:] {
 		if r.w.Holds(more.Offset) {
-			d.payloads.keep(r.tp, more)
+			d.payloads.keepAgain(r.tp, more)
 		}
 	}
 	return records[0], nil

@@ -2,6 +2,7 @@ package delay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,9 +27,18 @@ func newPayloads(limit int64) *payloads {
 }
 
 // keep keeps r if there is room.
-func (p *payloads) keep(tp partition, r *kgo.Record) bool {
+func (p *payloads) keep(tp partition, r *kgo.Record) bool { return p.keepWithin(p.max, tp, r) }
+
+// keepAgain keeps r, which was read again because its neighbour is due: it has
+// room of its own, else a memory full of what is due much later would make
+// every record cost a reading.
+func (p *payloads) keepAgain(tp partition, r *kgo.Record) bool {
+	return p.keepWithin(p.max+2*readAheadMax, tp, r)
+}
+
+func (p *payloads) keepWithin(limit int64, tp partition, r *kgo.Record) bool {
 	n := recordBytes(r)
-	if p.size+n > p.max {
+	if p.size+n > limit {
 		return false
 	}
 	if _, ok := p.records[slot{tp, r.Offset}]; !ok {
@@ -67,8 +77,12 @@ func recordBytes(r *kgo.Record) int64 {
 	return n
 }
 
+var errGone = errors.New("the record is gone: retention is shorter than the wait")
+
 // readFrom reads a partition again, from the record at offset on, readAheadMax
 // bytes or so. It uses a client of its own, for the group's goes forward only.
+//
+// errGone says that the record is not there any more; any other error may pass.
 func readFrom(ctx context.Context, opts []kgo.Opt, tp partition, offset int64) ([]*kgo.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, readAgain)
 	defer cancel()
@@ -86,7 +100,7 @@ func readFrom(ctx context.Context, opts []kgo.Opt, tp partition, offset int64) (
 	}
 	records := fetches.Records()
 	if len(records) == 0 || records[0].Offset != offset {
-		return nil, fmt.Errorf("%s/%d offset %d is gone: retention is shorter than the wait", tp.topic, tp.number, offset)
+		return nil, fmt.Errorf("%s/%d offset %d: %w", tp.topic, tp.number, offset, errGone)
 	}
 	return records, nil
 }

@@ -88,7 +88,7 @@ func (g returner) give(r *kgo.Record, now int64) (*kgo.Record, string) {
 	switch {
 	case err != nil:
 		return g.dead(r, err), toDead
-	case n.due > now:
+	case n.due > now && r.Topic != g.topics.Overflow(): // there it was due when it was taken, though a clock may step back
 		return g.hop(r, n, now), toRetry
 	case n.wait || r.Topic == g.topics.Overflow():
 		return g.signed(r, n), toEvents
@@ -129,15 +129,23 @@ func (g returner) hop(r *kgo.Record, n note, now int64) *kgo.Record {
 	return g.to(g.topics.Retry(tier), r, r.Headers)
 }
 
+// dead makes r a dead letter: what it carries, and why it could not be given
+// back, in place of an earlier why.
 func (g returner) dead(r *kgo.Record, why error) *kgo.Record {
-	headers := r.Headers[:len(r.Headers):len(r.Headers)]
-	for key, value := range map[string]string{
-		schemas.HeaderReason: string(schemas.Internal), schemas.HeaderStep: "delay",
-		schemas.HeaderError: fmt.Sprintf("%s/%d offset %d: %v", r.Topic, r.Partition, r.Offset, why),
-	} {
-		headers = append(headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
+	headers := make([]kgo.RecordHeader, 0, len(r.Headers)+3)
+	for _, h := range r.Headers {
+		switch h.Key {
+		case schemas.HeaderReason, schemas.HeaderStep, schemas.HeaderError:
+		default:
+			headers = append(headers, h)
+		}
 	}
-	return g.to(g.topics.Dead(), r, headers)
+	text := fmt.Sprintf("%s/%d offset %d: %v", r.Topic, r.Partition, r.Offset, why)
+	return g.to(g.topics.Dead(), r, append(headers,
+		kgo.RecordHeader{Key: schemas.HeaderReason, Value: []byte(schemas.Internal)},
+		kgo.RecordHeader{Key: schemas.HeaderStep, Value: []byte("delay")},
+		kgo.RecordHeader{Key: schemas.HeaderError, Value: []byte(text)},
+	))
 }
 
 func (g returner) to(topic string, r *kgo.Record, headers []kgo.RecordHeader) *kgo.Record {
