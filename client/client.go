@@ -27,7 +27,7 @@ type Config struct {
 	TokenSource func(ctx context.Context) (string, error) // asked before each connection, instead of Token
 	Logger      *slog.Logger                              // reconnects are logged; nil: not
 	HTTPClient  *http.Client                              // for the handshake; nil: http.DefaultClient
-	KeepRepeats bool                                      // hand on what comes twice; else it is dropped by source and id
+	KeepRepeats bool                                      // hand on what is in the log twice; else it is dropped by source and id
 	Queue       int                                       // frames that a Sub without handler holds; 0: 64
 }
 
@@ -54,6 +54,8 @@ type Client struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has ended
 
+	askMu sync.Mutex // held while a sub frame is noted and sent: answers come in that order
+
 	mu    sync.Mutex // guards:
 	err   error      // why it ended
 	link  *link      // nil while there is none
@@ -73,7 +75,7 @@ type Stats struct {
 
 // An ask is a sub frame.
 type ask struct {
-	subs   []*Sub
+	sub    *Sub
 	errs   []*Error // err frames that came since
 	answer chan error
 }
@@ -176,21 +178,9 @@ func (c *Client) subscribe(ctx context.Context, s *Sub) (*Sub, error) {
 	if s.handler == nil {
 		s.queue = make(chan batch, c.cfg.Queue)
 	}
-	c.mu.Lock()
-	switch {
-	case c.err != nil:
-		c.mu.Unlock()
-		return nil, c.err
-	case c.subs[s.channel] != nil:
-		c.mu.Unlock()
-		return nil, fmt.Errorf("channel %s is subscribed already", s.channel)
-	}
-	c.subs[s.channel] = s
-	a := &ask{subs: []*Sub{s}, answer: make(chan error, 1)}
-	l := c.askLocked(a)
-	c.mu.Unlock()
-	if l != nil {
-		l.send(schemas.ClientFrame{T: "sub", Subs: []schemas.SubRequest{s.firstRequest()}})
+	a, err := c.add(s)
+	if err != nil {
+		return nil, err
 	}
 	select {
 	case err := <-a.answer:
@@ -206,20 +196,39 @@ func (c *Client) subscribe(ctx context.Context, s *Sub) (*Sub, error) {
 	}
 }
 
-func (s *Sub) firstRequest() schemas.SubRequest {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	return s.request()
+// add asks for a new subscription; with no connection now, the next one does.
+func (c *Client) add(s *Sub) (*ask, error) {
+	c.askMu.Lock()
+	defer c.askMu.Unlock()
+	c.mu.Lock()
+	switch {
+	case c.err != nil:
+		defer c.mu.Unlock()
+		return nil, c.err
+	case c.subs[s.channel] != nil:
+		c.mu.Unlock()
+		return nil, fmt.Errorf("channel %s is subscribed already", s.channel)
+	}
+	c.subs[s.channel] = s
+	a, l, frame := c.note(s), c.link, s.frame()
+	c.mu.Unlock()
+	if l != nil {
+		l.send(frame)
+	}
+	return a, nil
 }
 
-// askLocked notes a sub frame that is about to be sent on the link returned;
-// with no link now, the next auth frame asks. c.mu held.
-func (c *Client) askLocked(a *ask) *link {
-	for _, s := range a.subs {
-		s.asking = true
-	}
+// note remembers that a subscription is asked for, c.mu and askMu held.
+func (c *Client) note(s *Sub) *ask {
+	s.asking = true
+	a := &ask{sub: s, answer: make(chan error, 1)}
 	c.asks = append(c.asks, a)
-	return c.link
+	return a
+}
+
+// frame asks for a subscription alone, c.mu held.
+func (s *Sub) frame() schemas.ClientFrame {
+	return schemas.ClientFrame{T: "sub", Subs: []schemas.SubRequest{s.request()}}
 }
 
 func (c *Client) unsubscribe(s *Sub) {
@@ -268,16 +277,41 @@ func (c *Client) fail(err error) {
 	c.cancel()
 }
 
-// install makes l the connection and asks for what l's welcome did not
-// confirm.
+// install makes l the connection and asks on it for what its auth frame did
+// not: subscriptions made meanwhile, and publishes without an answer.
 func (c *Client) install(l *link) {
+	c.askMu.Lock()
+	defer c.askMu.Unlock()
 	c.mu.Lock()
 	c.link, c.next = l, nil
 	c.count.Connects++
+	var frames []schemas.ClientFrame
+	for _, a := range c.asks { // in the order in which answers will come
+		a.errs = nil
+		frames = append(frames, a.sub.frame())
+	}
+	for _, s := range c.subs {
+		switch {
+		case !s.asking && l.idOf(s) < 0:
+			c.note(s)
+			frames = append(frames, s.frame())
+		case sameLog(s.cursor, s.resumed) && s.cursor > s.resumed: // the connection before has brought more since
+			s.overlap = s.cursor
+		}
+	}
+	for id, s := range l.ids {
+		if s.over {
+			frames = append(frames, schemas.ClientFrame{T: "unsub", ID: []int{id}})
+			delete(l.ids, id)
+		}
+	}
 	pubs := slices.SortedFunc(maps.Values(c.pubs), func(a, b *pub) int { return int(a.frame.N - b.frame.N) })
 	c.mu.Unlock()
 	for _, p := range pubs { // same key: what was taken already is not taken twice
-		l.send(p.frame)
+		frames = append(frames, p.frame)
+	}
+	for _, f := range frames {
+		l.send(f)
 	}
 }
 

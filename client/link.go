@@ -146,6 +146,12 @@ func (c *Client) authFrame(token string) ([]*Sub, schemas.ClientFrame) {
 // confirm notes which of the subscriptions that were asked for are made. The
 // others were refused, in order, by errs.
 func (c *Client) confirm(l *link, asked []*Sub, made []schemas.Sub, errs []*Error) {
+	var closed []int // confirmed, but nobody wants it any more
+	defer func() {
+		if len(closed) > 0 {
+			l.send(schemas.ClientFrame{T: "unsub", ID: closed})
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	byChannel := make(map[string]schemas.Sub, len(made))
@@ -155,8 +161,14 @@ func (c *Client) confirm(l *link, asked []*Sub, made []schemas.Sub, errs []*Erro
 	for _, s := range asked {
 		s.asking = false
 		m, ok := byChannel[s.channel]
+		if ok && s.over {
+			closed = append(closed, m.ID)
+			c.answer(s, nil)
+			continue
+		}
 		if ok {
 			l.ids[m.ID] = s
+			s.resumed = m.Cur
 			if !sameLog(s.cursor, m.Cur) || m.Cur > s.cursor {
 				s.cursor = m.Cur
 			}
@@ -183,7 +195,7 @@ func sameLog(a, b string) bool {
 func (c *Client) answer(s *Sub, err error) {
 	left := c.asks[:0]
 	for _, a := range c.asks {
-		if len(a.subs) == 1 && a.subs[0] == s {
+		if a.sub == s {
 			a.answer <- err
 			continue
 		}
@@ -337,13 +349,14 @@ func (c *Client) event(l *link, frame []byte, f evFrame) error {
 
 // again subscribes from where a subscription is.
 func (c *Client) again(l *link, s *Sub) {
+	c.askMu.Lock()
+	defer c.askMu.Unlock()
 	c.mu.Lock()
 	c.count.Holes++
-	s.asking = true
-	c.asks = append(c.asks, &ask{subs: []*Sub{s}, answer: make(chan error, 1)})
-	r := s.request()
+	c.note(s)
+	frame := s.frame()
 	c.mu.Unlock()
-	l.send(schemas.ClientFrame{T: "sub", Subs: []schemas.SubRequest{r}})
+	l.send(frame)
 }
 
 // frame takes any other frame.
@@ -411,7 +424,7 @@ func (c *Client) subscribed(l *link, made []schemas.Sub) {
 	}
 	a := c.asks[0]
 	c.mu.Unlock()
-	c.confirm(l, a.subs, made, a.errs)
+	c.confirm(l, []*Sub{a.sub}, made, a.errs)
 }
 
 // refused notes an err frame for the oldest sub frame; without one it is about

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,7 +50,8 @@ func (g *Gap) Error() string {
 }
 
 // A Handler is called for what comes on a subscription, by the goroutine that
-// reads the connection: as long as it takes, nothing else is read.
+// reads the connection: as long as it takes, nothing else is read, and Close
+// must not be called from it. An event's Raw is good until OnEvent returns.
 type Handler struct {
 	OnEvent func(Event)
 	OnGap   func(*Gap) // nil: gaps are ignored
@@ -69,6 +69,8 @@ type Sub struct {
 
 	// Guarded by c.mu.
 	cursor  string // place up to which events were handed on; "" before the node said
+	resumed string // place from which the newest connection goes on
+	overlap string // frames that begin before it may hold events that were handed on
 	acked   string // place up to which they were taken
 	asking  bool   // a sub frame of it waits for its answer
 	err     error  // why it ended; set before ended is closed
@@ -226,9 +228,9 @@ func (s *Sub) deliver(frame []byte, f evFrame) (ok bool, err error) {
 	if !ok {
 		return false, fmt.Errorf("an ev frame of %d bytes cannot be taken apart", len(frame))
 	}
-	events := s.fresh(pieces)
-	s.pieces = pieces
 	p, c := string(f.p), string(f.c)
+	events := s.fresh(pieces, s.overlaps(p))
+	s.pieces = pieces
 	if s.handler != nil {
 		for i, raw := range events {
 			ev := Event{Raw: raw, Cursor: p}
@@ -252,12 +254,20 @@ func (s *Sub) deliver(frame []byte, f evFrame) (ok bool, err error) {
 	return true, nil
 }
 
+// overlaps reports whether a frame that begins at p may hold events that an
+// earlier connection has brought.
+func (s *Sub) overlaps(p string) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return sameLog(s.overlap, p) && p < s.overlap
+}
+
 // fresh drops the events that came before, by source and id, in place. Replays
 // repeat on purpose.
-func (s *Sub) fresh(events [][]byte) [][]byte {
+func (s *Sub) fresh(events [][]byte, overlap bool) [][]byte {
 	out := events[:0]
 	for _, raw := range events {
-		if s.recent.add(s.identity(raw)) || s.c.cfg.KeepRepeats || member(raw, "replayid") != nil {
+		if s.recent.add(s.identity(raw)) || !overlap && (s.c.cfg.KeepRepeats || member(raw, "replayid") != nil) {
 			out = append(out, raw)
 			continue
 		}
@@ -320,5 +330,3 @@ func (r *recent) add(h uint64) bool {
 	r.next = (r.next + 1) % recentEvents
 	return true
 }
-
-var _ = bytes.Equal
