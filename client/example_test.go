@@ -65,4 +65,4 @@ func ExampleClient_Publish() {
 	// Output: message 7 <nil>
 }
 
-func exampleNode() *httptest.Server { return client.ExampleNode() }
+func exampleNode() *httptest.Server { return client.DemoNode() }

@@ -12,9 +12,9 @@ import (
 	"github.com/spillway/spillway/schemas"
 )
 
-// ExampleNode is a node for the examples: three events and a gap on each
+// DemoNode is a node for the examples: three events and a gap on each
 // subscription, and an ack with the key as id for each pub.
-func ExampleNode() *httptest.Server {
+func DemoNode() *httptest.Server {
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{schemas.Subprotocol}})
 		if err != nil {

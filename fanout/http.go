@@ -105,7 +105,10 @@ func (f *Fanout) deny(w http.ResponseWriter, no *refusal) {
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case http.StatusServiceUnavailable:
-		after := strconv.Itoa(int(drainAfter(30*time.Second)/time.Second) + 1)
+		after := "1" // draining: another node, or this one in a moment
+		if no.code == schemas.ConnectionLimit {
+			after = strconv.Itoa(int(drainAfter(30*time.Second)/time.Second) + 1)
+		}
 		w.Header().Set("Retry-After", after)
 		w.Header().Set("Reconnect-After", after)
 	}
