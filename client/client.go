@@ -377,6 +377,10 @@ func (c *Client) backoff(why error, attempt int) (wait time.Duration, fatal bool
 	base := min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)
 	code := schemas.CloseCode(websocket.CloseStatus(why))
 	var refused *refusedError
+	var no *Error
+	if errors.As(why, &no) {
+		base = max(base, no.After)
+	}
 	switch {
 	case errors.As(why, &refused):
 		if refused.fatal() {

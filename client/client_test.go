@@ -190,6 +190,12 @@ func TestResumesWhereItWas(t *testing.T) {
 			p.ws.Close(4203, "idle")
 		},
 		nil, // 503 with Retry-After
+		func(p *peer) { // cannot serve it for the moment
+			p.want("auth")
+			p.send(`{"t":"err","code":"kafka_unavailable","msg":"later","retry":"after","ms":20}`)
+			p.send(`{"t":"welcome","sid":"s"}`)
+			p.rest()
+		},
 		func(p *peer) {
 			second = p.welcome(9)
 			p.ev(9, 3, 5) // begins earlier than asked for: 3 and 4 came before
@@ -348,23 +354,24 @@ func TestDialSaysWhy(t *testing.T) {
 
 // A publish whose answer the broken connection took along is sent again.
 func TestPublishOutlivesAConnection(t *testing.T) {
-	var keys []string
+	keys := make(chan string, 2)
 	n := startScript(t,
 		func(p *peer) {
 			p.welcome(1)
-			keys = append(keys, p.want("pub").Key)
+			keys <- p.want("pub").Key
 			p.ws.CloseNow()
 		},
 		func(p *peer) {
 			p.welcome(1)
 			f := p.want("pub")
-			keys = append(keys, f.Key)
+			keys <- f.Key
 			p.send(`{"t":"ack","n":%d,"id":"e1"}`, f.N)
 			p.rest()
 		})
 	c := dial(t, n)
-	if id, err := c.Publish(testContext(t), "c", "x", "", json.RawMessage(`1`)); id != "e1" || err != nil || keys[0] != keys[1] || keys[0] == "" {
-		t.Errorf("%s, %v, keys %v", id, err, keys)
+	id, err := c.Publish(testContext(t), "c", "x", "", json.RawMessage(`1`))
+	if first, second := <-keys, <-keys; id != "e1" || err != nil || first != second || first == "" {
+		t.Errorf("%s, %v, keys %q and %q", id, err, first, second)
 	}
 }
 

@@ -120,8 +120,7 @@ func (l *link) greet(ctx context.Context, token string) error {
 		case "err":
 			errs = append(errs, errorOf(&f))
 		case "welcome":
-			l.c.confirm(l, subs, f.Subs, errs)
-			return nil
+			return l.c.confirm(l, subs, f.Subs, errs)
 		}
 	}
 }
@@ -144,8 +143,10 @@ func (c *Client) authFrame(token string) ([]*Sub, schemas.ClientFrame) {
 }
 
 // confirm notes which of the subscriptions that were asked for are made. The
-// others were refused, in order, by errs.
-func (c *Client) confirm(l *link, asked []*Sub, made []schemas.Sub, errs []*Error) {
+// others were refused, in order, by errs. It returns an error if the node
+// cannot serve one for the moment that had been made before: then another
+// connection must.
+func (c *Client) confirm(l *link, asked []*Sub, made []schemas.Sub, errs []*Error) (again error) {
 	var closed []int // confirmed, but nobody wants it any more
 	defer func() {
 		if len(closed) > 0 {
@@ -179,12 +180,17 @@ func (c *Client) confirm(l *link, asked []*Sub, made []schemas.Sub, errs []*Erro
 		if len(errs) > 0 {
 			err, errs = errs[0], errs[1:]
 		}
+		if err.Retry != "no" && s.cursor != "" && !s.over {
+			again = err
+			continue
+		}
 		if c.subs[s.channel] == s {
 			delete(c.subs, s.channel)
 		}
 		s.end(err)
 		c.answer(s, err)
 	}
+	return again
 }
 
 func sameLog(a, b string) bool {
@@ -371,7 +377,7 @@ func (c *Client) frame(l *link, f *schemas.ServerFrame) error {
 			s.tell(&Gap{Channel: s.channel, From: f.From, To: f.To, Why: f.Why, Replay: f.Replay})
 		}
 	case "subs":
-		c.subscribed(l, f.Subs)
+		return c.subscribed(l, f.Subs)
 	case "ping":
 		l.send(schemas.ClientFrame{T: "pong", N: f.N, Ack: c.acks(l)})
 	case "ack":
@@ -416,15 +422,15 @@ func (c *Client) skip(l *link, f *schemas.ServerFrame, p, to string) *Sub {
 }
 
 // subscribed takes the answer to the oldest sub frame.
-func (c *Client) subscribed(l *link, made []schemas.Sub) {
+func (c *Client) subscribed(l *link, made []schemas.Sub) error {
 	c.mu.Lock()
 	if len(c.asks) == 0 {
 		c.mu.Unlock()
-		return
+		return nil
 	}
 	a := c.asks[0]
 	c.mu.Unlock()
-	c.confirm(l, []*Sub{a.sub}, made, a.errs)
+	return c.confirm(l, []*Sub{a.sub}, made, a.errs)
 }
 
 // refused notes an err frame for the oldest sub frame; without one it is about
