@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,7 +22,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/spillway/spillway/control"
 	"github.com/spillway/spillway/control/admin"
@@ -55,32 +55,44 @@ type roleFlags struct {
 }
 
 // A process is what the roles of one process share: dev runs them all in one.
+//
+//	start: control … ingest        stop, one after the other: ingest … control
+//
+// A part that ends by itself ends the process; what was started later is
+// stopped first, so what was accepted is still decided, delivered and audited.
 type process struct {
 	flags   roleFlags
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	admin   *admin.Server
-	group   *errgroup.Group
-	ctx     context.Context // ends when the roles shall stop
+	ctx     context.Context // ends when the parts shall stop
+	end     context.CancelCauseFunc
+	parts   []part // in the order in which they were started
 
 	follower *control.Follower // see follow
 	schemas  *registry.Client  // see registry
 	keys     *keys.Ring        // see ring
 }
 
+// A part runs until its stop is called.
+type part struct {
+	stop context.CancelFunc
+	done chan error // its end; closed
+}
+
 // newProcess opens the admin port and returns the process that roles are
-// added to; wait runs them.
+// added to.
 func newProcess(ctx context.Context, f roleFlags, logs io.Writer) (*process, error) {
 	f.Node = cmp.Or(f.Node, hostname())
 	p := &process{flags: f, log: logger(f, logs), metrics: prometheus.NewRegistry()}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.admin = admin.New(build(), p.metrics)
-	p.group, p.ctx = errgroup.WithContext(ctx)
+	p.ctx, p.end = context.WithCancelCause(ctx)
 	l, err := listen(f.AdminListen, "--admin-listen")
 	if err != nil {
 		return nil, err
 	}
-	p.group.Go(func() error { return p.admin.Run(p.ctx, l) })
+	p.run("admin", func(ctx context.Context) error { return p.admin.Run(ctx, l) })
 	return p, nil
 }
 
@@ -93,25 +105,51 @@ type role interface {
 // start runs r as part of the process.
 func (p *process) start(name string, r role) {
 	p.admin.Check(name, r.Ready)
-	p.group.Go(func() error {
-		if err := r.Run(p.ctx); err != nil && !errors.Is(err, context.Canceled) {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		return nil
-	})
+	p.run(name, r.Run)
 }
 
-// wait returns when all roles have ended.
-func (p *process) wait() error { return p.group.Wait() }
+// run runs a part until it is its turn to stop.
+func (p *process) run(name string, run func(context.Context) error) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(p.ctx))
+	done := make(chan error, 1)
+	go func() {
+		defer close(done)
+		err := run(ctx)
+		switch {
+		case ctx.Err() == nil && err == nil:
+			err = errors.New("ended by itself")
+		case ctx.Err() != nil && errors.Is(err, context.Canceled):
+			err = nil
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			p.end(err)
+			done <- err
+		}
+	}()
+	p.parts = append(p.parts, part{stop, done})
+}
 
-// only runs one role as a process of its own: `spillway route`.
-func only(ctx context.Context, out *output, f roleFlags, wire func(*process) error) error {
+// wait returns when the process shall end and all its parts have ended.
+func (p *process) wait() error {
+	<-p.ctx.Done()
+	var errs []error
+	for _, part := range slices.Backward(p.parts) {
+		part.stop()
+		errs = append(errs, <-part.done)
+	}
+	return errors.Join(errs...)
+}
+
+// alone runs one role as a process of its own: `spillway route`.
+func alone(ctx context.Context, out *output, f roleFlags, wire func(*process) error) error {
 	p, err := newProcess(ctx, f, out.stderr)
 	if err != nil {
 		return err
 	}
 	if err := wire(p); err != nil {
-		return err
+		p.end(nil)
+		return errors.Join(err, p.wait())
 	}
 	p.log.Info("running", "node", p.flags.Node)
 	return p.wait()
@@ -191,7 +229,7 @@ func (p *process) registry() (*registry.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.group.Go(func() error { <-p.ctx.Done(); c.Close(); return nil })
+	p.run("registry client", func(ctx context.Context) error { <-ctx.Done(); c.Close(); return nil })
 	ctx, cancel := context.WithTimeout(p.ctx, bootTimeout)
 	defer cancel()
 	if err := c.Preload(ctx); err != nil {
@@ -251,7 +289,7 @@ func (p *process) ring(f keyFlags) (*keys.Ring, error) {
 		return nil, err
 	}
 	p.start("keys", r)
-	p.group.Go(func() error { return onHangup(p.ctx, p.log, r.Reload) })
+	p.run("reload", func(ctx context.Context) error { return onHangup(ctx, p.log, r.Reload) })
 	p.keys = r
 	return r, nil
 }
@@ -282,7 +320,7 @@ type ingestCmd struct {
 }
 
 func (c *ingestCmd) Run(ctx context.Context, out *output) error {
-	return only(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, c.roleFlags, c.wire)
 }
 
 // wire:  HTTP ─▶ ingest ─▶ events
@@ -331,7 +369,7 @@ type fanoutCmd struct {
 }
 
 func (c *fanoutCmd) Run(ctx context.Context, out *output) error {
-	return only(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, c.roleFlags, c.wire)
 }
 
 // wire:  fanout.<region> ─▶ fanout ─▶ WebSocket, SSE
@@ -376,7 +414,7 @@ type routeCmd struct {
 }
 
 func (c *routeCmd) Run(ctx context.Context, out *output) error {
-	return only(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, c.roleFlags, c.wire)
 }
 
 // wire:  events ═▶ route ═▶ fanout.<region>, overflow, work, retry.16s, dead, audit
@@ -411,7 +449,7 @@ func (c *routeCmd) wire(p *process) error {
 type delayCmd struct{ roleFlags }
 
 func (c *delayCmd) Run(ctx context.Context, out *output) error {
-	return only(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, c.roleFlags, c.wire)
 }
 
 // wire:  overflow, retry.* ═▶ delay ─▶ events, work
@@ -453,7 +491,7 @@ type auditCmd struct {
 }
 
 func (c *auditCmd) Run(ctx context.Context, out *output) error {
-	return only(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, c.roleFlags, c.wire)
 }
 
 // wire:  events, audit, dead ═▶ audit ─▶ ClickHouse
@@ -511,7 +549,7 @@ type controlCmd struct {
 }
 
 func (c *controlCmd) Run(ctx context.Context, out *output) error {
-	return only(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, c.roleFlags, c.wire)
 }
 
 // wire:  PUT /v1/tenants ─▶ control ═▶ control (the topic)
@@ -574,9 +612,7 @@ func (c *devCmd) Run(ctx context.Context, out *output) error {
 		clusterFlags: clusterFlags{KafkaBrokers: []string{at.Kafka}, TopicPrefix: schemas.DefaultPrefix, RegistryURL: []string{at.Registry}},
 		AdminListen:  dev.Address(ports.Admin), Node: "dev", LogLevel: c.LogLevel,
 	}
-	roles, stopRoles := context.WithCancel(ctx)
-	defer stopRoles()
-	p, err := newProcess(roles, f, out.stderr)
+	p, err := newProcess(ctx, f, out.stderr)
 	if err != nil {
 		return err
 	}
@@ -584,10 +620,12 @@ func (c *devCmd) Run(ctx context.Context, out *output) error {
 		Dir: c.Data, Ports: ports, Engine: c.engine(), EngineMemory: devEngineMemory, Now: time.Now, Logger: p.log, Registerer: p.metrics,
 	})
 	if err != nil {
-		return err
+		p.end(nil)
+		return errors.Join(err, p.wait())
 	}
+	p.run("embedded stack", stack.Watch)
 	err = c.run(p, stack, at, out, began)
-	stopRoles()
+	p.end(err)
 	return errors.Join(err, p.wait(), stack.Close())
 }
 
@@ -683,14 +721,14 @@ func (c *devCmd) roles(p *process, at places, k keyFlags) error {
 	ch := clickhouseFlags{ClickhouseURL: at.ClickHouse, ClickhouseDatabase: audit.DefaultDatabase}
 	for _, wire := range []func(*process) error{
 		(&controlCmd{roleFlags: p.flags, keyFlags: k, Listen: hostPort(at.Control), Regions: []string{c.Region}, Open: true}).wire,
-		(&routeCmd{roleFlags: p.flags, Sessions: 2, MaxKeys: devMaxKeys}).wire,
-		(&delayCmd{roleFlags: p.flags}).wire,
+		(&auditCmd{roleFlags: p.flags, keyFlags: k, clickhouseFlags: ch, Listen: hostPort(at.Audit), Migrate: true}).wire,
 		(&fanoutCmd{
 			roleFlags: p.flags, keyFlags: k, Listen: hostPort(at.Fanout), Region: c.Region, IngestURL: at.Ingest,
 			MaxConnections: 5000, TailBytes: 64 << 20, DrainTimeout: devDrain,
 		}).wire,
-		(&auditCmd{roleFlags: p.flags, keyFlags: k, clickhouseFlags: ch, Listen: hostPort(at.Audit), Migrate: true}).wire,
-		(&ingestCmd{roleFlags: p.flags, keyFlags: k, Listen: hostPort(at.Ingest)}).wire, // last: what comes in can go through
+		(&delayCmd{roleFlags: p.flags}).wire,
+		(&routeCmd{roleFlags: p.flags, Sessions: 2, MaxKeys: devMaxKeys}).wire,
+		(&ingestCmd{roleFlags: p.flags, keyFlags: k, Listen: hostPort(at.Ingest)}).wire, // last: what comes in can go through; stopped first
 	} {
 		if err := wire(p); err != nil {
 			return err

@@ -9,6 +9,7 @@
 package dev
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,13 +52,13 @@ type Stack struct {
 	registry *registry.Registry
 	cancel   context.CancelFunc
 	served   sync.WaitGroup
-	errs     [2]error // of registry and engine; read after served
+	failed   chan error // of registry and engine, one each at most
 }
 
 // Start opens the parts. Broker and registry serve when it returns; the engine
 // comes in the background.
 func Start(ctx context.Context, cfg Config) (*Stack, error) {
-	s := &Stack{}
+	s := &Stack{failed: make(chan error, 2)}
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, after the roles have ended
 	if err := s.start(ctx, cfg); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -85,7 +86,7 @@ func (s *Stack) start(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("clickhouse: %w", err)
 	}
-	s.served.Go(func() { s.errs[1] = s.Engine.Run(ctx) })
+	s.served.Go(func() { s.ended(ctx, "clickhouse", s.Engine.Run(ctx)) })
 	return nil
 }
 
@@ -98,8 +99,25 @@ func (s *Stack) startRegistry(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	s.served.Go(func() { s.errs[0] = s.registry.Serve(ctx, l) })
+	s.served.Go(func() { s.ended(ctx, "registry", s.registry.Serve(ctx, l)) })
 	return nil
+}
+
+// ended notes the end of a part that was not asked to end.
+func (s *Stack) ended(ctx context.Context, part string, err error) {
+	if ctx.Err() == nil {
+		s.failed <- fmt.Errorf("%s ended: %w", part, cmp.Or(err, errors.New("by itself")))
+	}
+}
+
+// Watch returns the error of a part that ends by itself, or nil when ctx ends.
+func (s *Stack) Watch(ctx context.Context) error {
+	select {
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // Close stops the parts in order: ClickHouse and registry, then the broker,
@@ -108,11 +126,6 @@ func (s *Stack) Close() error {
 	s.cancel()
 	s.served.Wait()
 	var errs []error
-	for _, err := range s.errs {
-		if err != nil && !errors.Is(err, context.Canceled) {
-			errs = append(errs, err)
-		}
-	}
 	if s.registry != nil {
 		errs = append(errs, s.registry.Close())
 	}
