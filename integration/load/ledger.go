@@ -70,26 +70,44 @@ func (l *Ledger) parseID(id string) (req, seq int, ok bool) {
 	return req, seq, err == nil && seq >= 0 && seq < l.plan.Requests[req].Events
 }
 
-// Got notes that a subscriber received event id at since the run's start. It
-// reports false for an event that is not of this run's plan.
-func (l *Ledger) Got(kind int, id string, at time.Duration) bool {
+// A Sight is what the ledger makes of an event that a subscriber received.
+type Sight int
+
+const (
+	First    Sight = iota // expected, and new to this kind of subscriber
+	Again                 // expected, and seen before
+	Stranger              // of no run of ours, or of an earlier one
+	Foreign               // of this run, but another tenant's or channel's: it must never be seen
+)
+
+// Got notes that a subscriber of a tenant's channel ("*" for all) received
+// event id at since the run's start.
+func (l *Ledger) Got(tenant, channel, id string, at time.Duration) Sight {
 	req, seq, ok := l.parseID(id)
 	if !ok {
-		return false
+		return Stranger
+	}
+	p := &l.plan.Requests[req]
+	kind := Star
+	if channel != "*" {
+		kind = Exact
+	}
+	if p.Tenant != tenant || kind == Exact && p.Channel != channel {
+		return Foreign
 	}
 	r := &l.rows[kind][req]
 	r.mu.Lock()
 	first := r.note(seq)
 	r.mu.Unlock()
-	if first {
-		p := &l.plan.Requests[req]
-		if p.Noisy {
-			l.NoisyLatency.add(at - p.Due(seq))
-		} else {
-			l.Quiet.add(at - p.Due(seq))
-		}
+	if !first {
+		return Again
 	}
-	return true
+	if p.Noisy {
+		l.NoisyLatency.add(at - p.Due(seq))
+	} else {
+		l.Quiet.add(at - p.Due(seq))
+	}
+	return First
 }
 
 func (r *row) note(seq int) (first bool) {

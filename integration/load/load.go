@@ -193,6 +193,10 @@ func (r *run) play(ctx context.Context) error {
 	}
 	r.sent = r.now()
 	r.settle(listenCtx)
+	select { // what comes too often comes late
+	case <-time.After(lingerFor):
+	case <-listenCtx.Done():
+	}
 	stop()
 	return listen.Wait()
 }
@@ -328,7 +332,7 @@ func (r *run) report() *Report {
 		Repeats: r.plan.Repeats, Retried: r.count.retried.Load(), Malformed: r.plan.Malformed,
 		Exact: r.ledger.Sum(Exact, false), Star: r.ledger.Sum(Star, false),
 		NoisyExact: r.ledger.Sum(Exact, true), NoisyStar: r.ledger.Sum(Star, true),
-		Verdict: r.wit.verdict(), Gaps: int(r.subs.gaps.Load()), Reconnects: int(r.subs.reconnects.Load()),
+		Verdict: r.wit.verdict(), Gaps: int(r.subs.gaps.Load()), Foreign: int(r.subs.foreign.Load()), Reconnects: int(r.subs.reconnects.Load()),
 		QuietLatency: r.ledger.Quiet.Percentiles(), NoisyLatency: r.ledger.NoisyLatency.Percentiles(),
 		Stall: float64(r.stall.Load()) / 1e6, Failures: []string{},
 	}

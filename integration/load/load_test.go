@@ -90,9 +90,10 @@ func TestLedgerSeesWhatWentWrong(t *testing.T) {
 			break
 		}
 	}
+	tenant, channel := p.Requests[req].Tenant, p.Requests[req].Channel
 	for _, seq := range []int{0, 1, 1, 4, 3} { // 1 twice, 3 after 4, 2 and 5… never
-		if !l.Got(Exact, EventID("r1", req, seq), p.Requests[req].Due(seq)+time.Millisecond) {
-			t.Fatalf("event %d of request %d is not known", seq, req)
+		if sight := l.Got(tenant, channel, EventID("r1", req, seq), p.Requests[req].Due(seq)+time.Millisecond); sight > Again {
+			t.Fatalf("event %d of request %d is %d", seq, req, sight)
 		}
 	}
 	sum := l.Sum(Exact, false)
@@ -103,11 +104,69 @@ func TestLedgerSeesWhatWentWrong(t *testing.T) {
 		t.Error("what one subscriber saw counts for another")
 	}
 	for _, id := range []string{"", "r2-0-0", "r1-0", "r1-x-0", "r1-999999-0", "r1-0-999999", EventID("r1", -1, 0)} {
-		if l.Got(Exact, id, 0) {
-			t.Errorf("%q is taken for an event of this run", id)
+		if sight := l.Got(tenant, channel, id, 0); sight != Stranger {
+			t.Errorf("%q is %d, want a stranger", id, sight)
+		}
+	}
+	for _, who := range [][2]string{{"globex", channel}, {"globex", "*"}, {tenant, "another"}} {
+		if sight := l.Got(who[0], who[1], EventID("r1", req, 5), 0); sight != Foreign {
+			t.Errorf("a subscriber of %v sees %d, want foreign", who, sight)
 		}
 	}
 	if q := l.Quiet.Percentiles(); q.Count != 4 || q.P50 < 0.9 || q.P50 > 1.1 {
 		t.Errorf("%+v", q)
+	}
+}
+
+// A report that is right passes, and each thing that may go wrong fails it.
+func TestJudge(t *testing.T) {
+	right := func() *Report {
+		whole := Tally{Expected: 100, Delivered: 100}
+		return &Report{
+			Duration: 60, SendSeconds: 60, Repeats: 5, Malformed: map[string]int{"too_large": 2}, Exact: whole, Star: whole,
+			NoisyExact: Tally{Expected: 90, Delivered: 80, Lost: 10}, NoisyStar: Tally{Expected: 90, Delivered: 80, Lost: 10},
+			Noisy:   Shape{Rate: 1, Burst: 10, InTime: 70, Allowed: 70},
+			Verdict: Verdict{Duplicates: 5, Dead: map[string]int{"too_large": 2}, OverQuota: 10},
+		}
+	}
+	r := right()
+	if r.judge(false); len(r.Failures) > 0 {
+		t.Fatalf("a right report fails: %v", r.Failures)
+	}
+	for name, spoil := range map[string]func(*Report){
+		"lost":                func(r *Report) { r.Star.Lost = 1 },
+		"doubled":             func(r *Report) { r.Exact.Doubled = 1 },
+		"out of order":        func(r *Report) { r.NoisyStar.OutOfOrder = 1 },
+		"duplicate":           func(r *Report) { r.Verdict.Duplicates = 4 },
+		"dead too_large":      func(r *Report) { r.Verdict.Dead["too_large"] = 1 },
+		"dead internal":       func(r *Report) { r.Verdict.Dead["internal"] = 1 },
+		"good events":         func(r *Report) { r.Verdict.DeadGood = map[string]int{"no_route": 1} },
+		"noisy: 80 delivered": func(r *Report) { r.Verdict.OverQuota = 9 },
+		"more than burst":     func(r *Report) { r.Noisy.MaxExcess = 1.5 },
+		"in time":             func(r *Report) { r.Noisy.InTime = 68 },
+		"fell behind":         func(r *Report) { r.SendSeconds = 70 },
+		"another tenant":      func(r *Report) { r.Foreign = 1 },
+	} {
+		r := right()
+		spoil(r)
+		r.judge(false)
+		if all := strings.Join(r.Failures, "; "); !strings.Contains(all, name) {
+			t.Errorf("%s is not noticed: %q", name, all)
+		}
+	}
+}
+
+func TestShape(t *testing.T) {
+	var times []time.Duration
+	for k := range 30 { // burst of 10, then one each 100 ms
+		times = append(times, time.Duration(max(0, k-9))*100*time.Millisecond)
+	}
+	s := shape(times, 10, 10, time.Second)
+	if s.InTime != 20 || s.OnTheWay != 1 || s.Allowed != 20 || s.MaxExcess != 0 {
+		t.Errorf("%+v", s)
+	}
+	times[29] = 0
+	if s := shape(times, 10, 10, time.Second); s.MaxExcess < 19 {
+		t.Errorf("an event that came early is not seen: %+v", s)
 	}
 }

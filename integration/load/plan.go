@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,6 +15,12 @@ import (
 
 // tokensPerSecond is how fast an answer's tokens leave at speed 1.
 const tokensPerSecond = 40
+
+// A second copy is sent so much later than the first.
+const (
+	minRepeat = 100 * time.Millisecond
+	maxRepeat = 1100 * time.Millisecond
+)
 
 // Noisy is the tenant that offers more than its limit.
 const Noisy = "noisy"
@@ -37,7 +44,7 @@ func ReadTrace(r io.Reader) ([]TraceRow, error) {
 	var first time.Time
 	for {
 		f, err := in.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -105,7 +112,6 @@ type Plan struct {
 	Offered   int            // events, each counted once
 	Repeats   int            // second copies
 	Malformed map[string]int // by reason they must be dead with
-	Forged    int            // events with a forged spillway-return: they count like any other
 }
 
 // PlanConfig says what to make of a trace.
@@ -215,7 +221,7 @@ func (p *Plan) addSends(r *Request, c PlanConfig, rnd *rand.Rand) {
 		s := Send{At: r.Due(seq), Req: int32(r.Index), Seq: int32(seq)}
 		sends = append(sends, s)
 		if !r.Noisy && rnd.Float64() < c.Repeats {
-			s.At += 100*time.Millisecond + time.Duration(rnd.Int64N(int64(time.Second)))
+			s.At += minRepeat + time.Duration(rnd.Int64N(int64(maxRepeat-minRepeat)))
 			s.Repeat = true
 			sends = append(sends, s)
 			p.Repeats++

@@ -16,6 +16,10 @@ import (
 // connects.
 const subscribeAhead = 1500 * time.Millisecond
 
+// lingerFor is how long a subscriber stays after the last event: longer than
+// any second copy is sent later than the first.
+const lingerFor = maxRepeat + 500*time.Millisecond
+
 // subscribers are all clients of a run. Each request's channel has one of its
 // own, which comes and goes like a browser; each tenant has one for "*".
 type subscribers struct {
@@ -26,8 +30,8 @@ type subscribers struct {
 	now    clock
 	http   *http.Client
 
-	gaps, reconnects, strangers atomic.Int64
-	unreachable                 atomic.Int64 // Unix ms since which a node was out of reach at some time; 0: never
+	gaps, reconnects, foreign atomic.Int64
+	unreachable               atomic.Int64 // Unix ms since which a node was out of reach at some time; 0: never
 
 	mu    sync.Mutex
 	noisy []time.Duration // when the noisy tenant's exact subscriber got each event
@@ -36,9 +40,7 @@ type subscribers struct {
 // star follows everything of a tenant until ctx ends.
 func (s *subscribers) star(ctx context.Context, tenant string, ready func()) error {
 	return s.follow(ctx, tenant, "*", func(id string, at time.Duration) bool {
-		if !s.ledger.Got(Star, id, at) {
-			s.strangers.Add(1) // of an earlier run
-		}
+		s.saw(s.ledger.Got(tenant, "*", id, at), false)
 		return false
 	}, ready)
 }
@@ -51,16 +53,23 @@ func (s *subscribers) exact(ctx context.Context, r *Request) error {
 		return nil
 	}
 	return s.follow(ctx, r.Tenant, r.Channel, func(id string, at time.Duration) bool {
-		if !s.ledger.Got(Exact, id, at) {
-			s.strangers.Add(1)
-		}
-		if r.Noisy {
+		sight := s.ledger.Got(r.Tenant, r.Channel, id, at)
+		s.saw(sight, true)
+		if r.Noisy && sight == First {
 			s.mu.Lock()
 			s.noisy = append(s.noisy, at)
 			s.mu.Unlock()
 		}
 		return s.ledger.Done(Exact, r.Index)
 	}, func() {})
+}
+
+// saw counts what must not be seen. On "*" strangers are events of earlier
+// runs; on a channel that only this run uses they are not.
+func (s *subscribers) saw(sight Sight, exact bool) {
+	if sight == Foreign || sight == Stranger && exact {
+		s.foreign.Add(1)
+	}
 }
 
 // follow subscribes and hands every event's id to got until that says that it
@@ -111,7 +120,11 @@ func (s *subscribers) session(ctx context.Context, tenant, channel string, got f
 	}
 	ready()
 	select {
-	case <-done:
+	case <-done: // a repeat of the last event may come yet, and must not
+		select {
+		case <-time.After(lingerFor):
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
 	case <-c.Done():
 		return false, fmt.Errorf("subscriber of %s to %s: %w", tenant, channel, c.Err())
