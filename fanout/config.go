@@ -21,17 +21,19 @@ const (
 	MaxChannels = 256      // subscriptions of a connection
 	MaxLast     = 1000     // events that "last" may ask for
 
-	authTimeout  = 10 * time.Second
-	stallTimeout = 30 * time.Second // a client that takes no byte for so long is closed
-	closeTimeout = 1 * time.Second  // for the closing handshake
-	kafkaTimeout = 5 * time.Second  // looking up a place, reading a chunk
-	maxInFlight  = 16               // publishes of one connection that wait for their answer
-	sendBuffer   = 64 << 10         // SO_SNDBUF; the kernel doubles it. Left alone it grows to MBs and hides slow clients
-	writeBytes   = 128 << 10        // frames gathered for one write
-	keepWarm     = 5 * time.Minute  // a partition without clients is read so much longer
-	rangeEvery   = time.Minute      // SessionRange of an open connection
-	advanceEvery = 5 * time.Second  // adv to a subscription that nothing matched for
-	expiryLeeway = 5 * time.Second  // as the verifier of tokens allows
+	authTimeout      = 10 * time.Second
+	stallTimeout     = 30 * time.Second // a client that takes no byte for so long is closed
+	closeTimeout     = 1 * time.Second  // for the closing handshake
+	kafkaTimeout     = 5 * time.Second  // looking up a place, reading a chunk
+	subscribeTimeout = 20 * time.Second // looking up the places of all subscriptions of a frame
+
+	maxInFlight  = 16              // publishes of one connection that wait for their answer
+	sendBuffer   = 64 << 10        // SO_SNDBUF; the kernel doubles it. Left alone it grows to MBs and hides slow clients
+	writeBytes   = 128 << 10       // frames gathered for one write
+	keepWarm     = 5 * time.Minute // a partition without clients is read so much longer
+	rangeEvery   = time.Minute     // SessionRange of an open connection
+	advanceEvery = 5 * time.Second // adv to a subscription that nothing matched for
+	expiryLeeway = 5 * time.Second // as the verifier of tokens allows
 )
 
 // Auth says what a token allows. Verify must not block.

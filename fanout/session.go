@@ -139,15 +139,6 @@ func parseStartText(s string) (start, error) {
 	return start{kind: fromCursor, cursor: at}, nil
 }
 
-// What a slow client wants when the tail has passed it.
-const (
-	lagGap    = "gap"    // go on with what the tail still has; the default
-	lagLatest = "latest" // go on with what is newest
-	lagClose  = "close"  // be closed, 4202
-)
-
-func validLag(s string) bool { return s == "" || s == lagGap || s == lagLatest || s == lagClose }
-
 // A refusal is an err frame to be.
 type refusal struct {
 	code schemas.Reason

@@ -86,6 +86,8 @@ func (s *source) acquire(ctx context.Context, id int32) (*partition, error) {
 	}
 	p.refs++
 	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
 	select {
 	case <-p.opened:
 	case <-ctx.Done():

@@ -9,9 +9,6 @@ import (
 	"github.com/spillway/spillway/schemas"
 )
 
-// errSlow ends a connection that asked to be closed rather than told a gap.
-var errSlow = errors.New("the tail has passed a subscription with on_lag close")
-
 // A sub is a subscription: a place in the log, and what is needed to go on
 // from there. One goroutine owns it.
 //
@@ -223,16 +220,6 @@ func (s *sub) next(ctx context.Context, chunks *chunks) (*tail.Frame, *note, err
 		return nil, s.jump(s.feed.Start(), whyEpoch), nil
 	}
 	return nil, nil, nil
-}
-
-func (s *sub) lagged() (*tail.Frame, *note, error) {
-	switch s.onLag {
-	case lagClose:
-		return nil, nil, errSlow
-	case lagLatest:
-		return nil, s.jump(s.feed.Head(), whyLag), nil
-	}
-	return nil, s.jump(s.feed.Middle(), whyLag), nil
 }
 
 func (s *sub) jump(to schemas.Cursor, why string) *note {

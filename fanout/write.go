@@ -2,9 +2,7 @@ package fanout
 
 import (
 	"encoding/json"
-	"errors"
 	"net/url"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -99,32 +97,6 @@ func (c *conn) writeParts(parts [][]byte) error {
 		b = append(b, p...)
 	}
 	return c.write(b)
-}
-
-// write writes b whole. A client may be as slow as it likes as long as it
-// takes something now and then: one that takes no byte for stallTimeout ends.
-func (c *conn) write(b []byte) error {
-	for len(b) > 0 {
-		if err := c.sock.SetWriteDeadline(c.f.cfg.Now().Add(stallTimeout)); err != nil {
-			return err
-		}
-		if c.cut.Load() { // after the deadline, which cutting off shortens
-			return &ending{code: int(schemas.CloseDrain), reason: schemas.Draining, noShake: true}
-		}
-		c.f.m.writes.Inc()
-		n, err := c.sock.Write(b)
-		b = b[n:]
-		late := errors.Is(err, os.ErrDeadlineExceeded)
-		switch {
-		case late && c.cut.Load():
-			return &ending{code: int(schemas.CloseDrain), reason: schemas.Draining, noShake: true}
-		case late && n == 0:
-			return &ending{code: int(schemas.CloseSlow), reason: schemas.Slow, noShake: true}
-		case err != nil && !late:
-			return err
-		}
-	}
-	return nil
 }
 
 // stop ends the connection from outside, even while it waits for the client to
