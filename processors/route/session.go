@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -110,7 +112,7 @@ func (s *session) options() []kgo.Opt {
 		kgo.MaxDecompressBatchBytes(schemas.MaxClientBatch),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.AdjustFetchOffsetsFn(s.assigned),
-		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) { s.revoked.Store(true) }),
+		kgo.OnPartitionsRevoked(s.lost),
 
 		kgo.TransactionalID(s.cfg.member(s.number)),
 		kgo.TransactionTimeout(transactionTimeout),
@@ -195,7 +197,20 @@ func (s *session) assigned(_ context.Context, offsets map[string]map[int32]kgo.O
 	for p, o := range offsets[s.cfg.Topics.Events()] {
 		s.starts[p] = max(-1, o.EpochOffset().Offset)
 	}
+	s.log.Info("partitions are assigned", "partitions", partitionsOf(offsets[s.cfg.Topics.Events()]))
 	return offsets, nil
+}
+
+// lost is called when partitions go to another session.
+func (s *session) lost(_ context.Context, _ *kgo.Client, partitions map[string][]int32) {
+	s.revoked.Store(true)
+	if lost := partitions[s.cfg.Topics.Events()]; len(lost) > 0 {
+		s.log.Info("partitions are given up", "partitions", lost)
+	}
+}
+
+func partitionsOf(offsets map[int32]kgo.Offset) []int32 {
+	return slices.Sorted(maps.Keys(offsets))
 }
 
 func (s *session) say(problem string) { s.problem.Store(&problem) }
