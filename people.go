@@ -801,6 +801,7 @@ type loadCmd struct {
 	Grace     time.Duration `default:"150s" help:"How long after the last event all must have arrived."`
 	Restarts  bool          `help:"Spillway is stopped or killed meanwhile: duplicates across that, and falling behind, are not held against it."`
 	JSON      bool          `name:"json" help:"Print the report as JSON."`
+	Report    string        `type:"path" help:"Write the report as JSON to this file, too."`
 }
 
 func (c *loadCmd) Run(ctx context.Context, out *output) error {
@@ -844,6 +845,15 @@ func (c *loadCmd) Run(ctx context.Context, out *output) error {
 	}
 	if err := write(out.stdout); err != nil {
 		return err
+	}
+	if c.Report != "" {
+		var text bytes.Buffer
+		if err := report.WriteJSON(&text); err != nil {
+			return err
+		}
+		if err := os.WriteFile(c.Report, text.Bytes(), 0o644); err != nil {
+			return err
+		}
 	}
 	if len(report.Failures) > 0 {
 		return fmt.Errorf("%d things do not add up", len(report.Failures))

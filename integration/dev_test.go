@@ -31,7 +31,7 @@ type stack struct {
 	out bytes.Buffer
 }
 
-func binary(t testing.TB) string {
+func builtBinary(t testing.TB) string {
 	t.Helper()
 	bin, err := filepath.Abs("../spillway")
 	if err != nil {
@@ -47,7 +47,7 @@ func binary(t testing.TB) string {
 // stopped, politely, when the test ends.
 func startDev(t testing.TB, data string, base int, args ...string) *stack {
 	t.Helper()
-	s := &stack{bin: binary(t), data: data, base: base, exited: make(chan error, 1)}
+	s := &stack{bin: builtBinary(t), data: data, base: base, exited: make(chan error, 1)}
 	args = append([]string{"dev", "--data", data, "--ports", fmt.Sprint(base)}, args...)
 	s.cmd = exec.Command(s.bin, args...)
 	out, err := s.cmd.StdoutPipe()
@@ -175,8 +175,8 @@ func (s *stack) query(t testing.TB, sql string) string {
 	return strings.TrimRight(string(body), "\n")
 }
 
-// eventually waits until ok says so, 60 s at most.
-func eventually(t testing.TB, what string, ok func() bool) {
+// eventually waits until ok says so, 60 s at most; then why says more.
+func eventually(t testing.TB, what string, ok func() bool, why ...func() string) {
 	t.Helper()
 	deadline := time.After(60 * time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -185,7 +185,11 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%s: not within 60 s", what)
+			more := ""
+			for _, w := range why {
+				more += "\n" + w()
+			}
+			t.Fatalf("%s: not within 60 s%s", what, more)
 		case <-t.Context().Done():
 			t.Fatalf("%s: %v", what, t.Context().Err())
 		}

@@ -55,6 +55,7 @@ func TestShared(t *testing.T) {
 	t.Run("kcat", testKcat)
 	t.Run("kafkajs", testKafkaJS)
 	t.Run("isolation", testIsolation)
+	t.Run("badinput", testBadInput)
 	t.Run("engine", func(t *testing.T) { sharedDev(t).engineReady(t) })
 	t.Run("readme", testReadme)
 	t.Run("story", testStory)

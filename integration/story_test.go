@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -35,11 +37,13 @@ func testStory(t *testing.T) {
 }
 
 // testIsolation: a token of acme, with every channel allowed, never sees a
-// byte of globex; one with few channels is refused the others by name.
+// byte of globex, not with globex's cursors either; one with few channels is
+// refused the others by name.
 func testIsolation(t *testing.T) {
 	s := sharedDev(t)
-	secret := fmt.Sprintf("secret-%d", time.Now().UnixNano())
-	s.run(t, "", "pub", "globex", "hidden.1", `{"text":"`+secret+`"}`)
+	secret, own := fmt.Sprintf("secret-%d", time.Now().UnixNano()), fmt.Sprintf("own-%d", time.Now().UnixNano())
+	s.run(t, "", "pub", "globex", "hidden.1", `{"text":"`+secret+`"}`, "--id", secret)
+	s.run(t, "", "pub", "acme", "hidden.1", `{"text":"`+own+`"}`)
 	narrow := strings.TrimSpace(s.run(t, "", "token", "acme", "--channels", "chat.*"))
 	for i := range 50 {
 		channel := []string{"hidden.1", "hidden.*", "globex", "globex.*", "*"}[i%5]
@@ -51,12 +55,24 @@ func testIsolation(t *testing.T) {
 			t.Fatalf("sub %s with a token for chat.*: %v\n%s", channel, err, out)
 		}
 	}
+	s.engineReady(t)
+	foreign := cursor.FindString(s.run(t, "", "explain", secret))
+	if foreign == "" {
+		t.Fatal("explain names no cursor of globex's event")
+	}
 	wide := strings.TrimSpace(s.run(t, "", "token", "acme", "--channels", "*"))
-	out, _ := s.try(t.Context(), "", "sub", "acme", "*", "--from", "begin", "--token", wide, "--timeout", "3s", "--output", "json")
-	if strings.Contains(out, secret) || strings.Contains(out, `"tenantid":"globex"`) {
-		t.Errorf("acme sees globex:\n%s", out)
+	for _, from := range []string{"begin", foreign, "last:1000", time.Now().Add(-time.Hour).Format(time.RFC3339)} {
+		out, _ := s.try(t.Context(), "", "sub", "acme", "*", "--from", from, "--token", wide, "--timeout", "2s", "--output", "json")
+		if strings.Contains(out, secret) || strings.Contains(out, `"tenantid":"globex"`) {
+			t.Errorf("acme sees globex from %s:\n%s", from, out)
+		}
+		if from == "begin" && !strings.Contains(out, own) {
+			t.Errorf("acme does not see its own event, so nothing was tested:\n%s", out)
+		}
 	}
 }
+
+var cursor = regexp.MustCompile(`c[0-9a-f]{24}`)
 
 type report struct {
 	Offered   int            `json:"offered"`
@@ -66,21 +82,36 @@ type report struct {
 	Failures  []string       `json:"failures"`
 }
 
-// load plays the trace and returns the report; the run must add up.
+// load plays the trace; the run must add up, and the second checker must
+// agree with it.
 func (s *stack) load(t *testing.T, args ...string) report {
 	t.Helper()
-	out := s.run(t, "", append([]string{"load", "--json", "--trace", "load/testdata/azure_llm_inference_conv_2023.csv"}, args...)...)
-	var r report
-	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &r); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if err := os.WriteFile(filepath.Join(t.TempDir(), "report.json"), []byte(out), 0o644); err != nil {
+	file := filepath.Join(t.TempDir(), "report.json")
+	out := s.run(t, "", append([]string{"load", "--report", file, "--trace", "load/testdata/azure_llm_inference_conv_2023.csv"}, args...)...)
+	t.Log(tail(out))
+	return s.agree(t, file)
+}
+
+// agree reads a report and has the second checker count the same.
+func (s *stack) agree(t *testing.T, file string, args ...string) report {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Failures) > 0 || r.Offered == 0 {
-		t.Fatalf("%s", out)
+	var r report
+	if err := json.Unmarshal(text, &r); err != nil || len(r.Failures) > 0 || r.Offered == 0 {
+		t.Fatalf("%v\n%s", err, text)
 	}
-	t.Log(out)
+	var out []byte
+	eventually(t, "the second checker agrees", func() bool { // the audit may be a moment behind
+		cmd := exec.CommandContext(t.Context(), "go", append([]string{
+			"run", "./check", "--report", file, "--kafka", fmt.Sprintf("127.0.0.1:%d", s.port(9092)), "--clickhouse", s.url(8123, ""),
+		}, args...)...)
+		out, err = cmd.CombinedOutput()
+		return err == nil
+	}, func() string { return string(out) })
+	t.Logf("%s", out)
 	return r
 }
 
@@ -90,21 +121,33 @@ func testLoad(t *testing.T) {
 	explainSome(t, s, r.Run)
 }
 
-// explainSome asks for the stories of events of a run, one at least for each
-// reason that it has.
+// explainSome asks for the stories of a hundred events of a run and of one at
+// least for each reason that it has: each must say how it began and ended.
 func explainSome(t *testing.T, s *stack, run string) {
 	t.Helper()
 	like := "event_id LIKE '" + run + "-%'"
-	sample := s.query(t, `SELECT DISTINCT id FROM (
-  (SELECT anyLast(event_id) AS id FROM spillway.transitions WHERE `+like+` GROUP BY reason, status)
-  UNION ALL (SELECT event_id AS id FROM spillway.events WHERE `+like+` ORDER BY rand() LIMIT 100)) FORMAT TSV`)
-	ids := strings.Fields(sample)
-	if len(ids) < 50 {
-		t.Fatalf("only %d ids: %s", len(ids), sample)
+	sample := s.query(t, `SELECT DISTINCT id, reason FROM (
+  (SELECT anyLast(event_id) AS id, toString(reason) AS reason FROM spillway.transitions WHERE `+like+` GROUP BY reason, status)
+  UNION ALL (SELECT event_id AS id, '' AS reason FROM spillway.events WHERE `+like+` ORDER BY rand() LIMIT 100)) FORMAT TSV`)
+	lines := strings.Split(sample, "\n")
+	if len(lines) < 100 {
+		t.Fatalf("only %d ids: %s", len(lines), sample)
 	}
-	for _, id := range ids {
-		if out := s.run(t, "", "explain", id); !strings.Contains(out, id) {
-			t.Errorf("explain %s:\n%s", id, out)
+	reasons := map[string]bool{}
+	for _, line := range lines {
+		id, reason, _ := strings.Cut(line, "\t")
+		out := s.run(t, "", "explain", id)
+		for _, want := range []string{id, "accepted", reason} {
+			if !strings.Contains(out, want) {
+				t.Errorf("explain %s does not say %q:\n%s", id, want, out)
+			}
 		}
+		if !decided.MatchString(out) {
+			t.Errorf("explain %s does not say what was decided:\n%s", id, out)
+		}
+		reasons[reason] = true
 	}
+	t.Logf("%d stories, %d reasons", len(lines), len(reasons)-1)
 }
+
+var decided = regexp.MustCompile(`let through|dead|duplicate|waits`)
