@@ -82,7 +82,7 @@ func (s *source) acquire(ctx context.Context, id int32) (*partition, error) {
 	if p == nil {
 		p = &partition{id: id, opened: make(chan struct{})}
 		s.parts[id] = p
-		s.opening.Go(func() { s.open(context.WithoutCancel(ctx), p) })
+		s.opening.Go(func() { s.open(p) })
 	}
 	p.refs++
 	s.mu.Unlock()
@@ -108,8 +108,9 @@ func (s *source) release(p *partition) {
 	s.mu.Unlock()
 }
 
-func (s *source) open(ctx context.Context, p *partition) {
-	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+// open is for whoever waits by now, so no client's end cuts it short.
+func (s *source) open(p *partition) {
+	ctx, cancel := context.WithTimeout(context.Background(), kafkaTimeout)
 	defer cancel()
 	defer close(p.opened)
 	err := s.warm(ctx, p)
