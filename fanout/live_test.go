@@ -47,8 +47,8 @@ func TestResumeFromTailAndFromKafka(t *testing.T) {
 			}
 			for i := 0; i < len(all); i += 10 {
 				l.write(all[i : i+10]...)
+				hold.events(10)
 			}
-			hold.events(len(all))
 			for _, from := range []int{-1, 0, 5, 150, 298, 299} {
 				at := w.Subs[0].Cur
 				if from >= 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -92,7 +91,7 @@ func startNode(tb testing.TB, l *testLog, change ...func(*Config)) *testNode {
 	cfg := Config{
 		Kafka: l.opts(), Topics: testTopics, Partitions: testPartitions, Region: testRegion, Node: "f-1",
 		SchemaIDs: map[string]int32{schemas.ReceiptName: 1, schemas.SessionRangeName: 2, schemas.NodeName: 3},
-		Listener:  ln, Auth: tokens{}, Tenants: n.tenants, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Registerer: n.registry,
+		Listener:  ln, Auth: tokens{}, Tenants: n.tenants, Logger: slog.New(slog.DiscardHandler), Registerer: n.registry,
 		DrainTimeout: 200 * time.Millisecond,
 	}
 	for _, f := range change {

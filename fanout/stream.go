@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -214,7 +215,7 @@ func (s *stream) due() int {
 func (s *stream) pass(ctx context.Context) int {
 	frame, n, err := s.sub.next(ctx, &s.chunks)
 	switch {
-	case err == errSlow:
+	case errors.Is(err, errSlow):
 		return int(schemas.CloseSlow)
 	case err != nil:
 		s.f.unavailable(err)

@@ -215,7 +215,7 @@ func TestQuotaOfTheDay(t *testing.T) {
 		if r.status != 429 || r.header.Get("Retry-After") != "86400" { // the bubble's clock begins at midnight UTC
 			t.Errorf("one more: %s, Retry-After %s", r.body, r.header.Get("Retry-After"))
 		}
-		time.Sleep(24 * time.Hour) // of the bubble's clock
+		time.Sleep(24 * time.Hour) //nolint:forbidigo // moves the bubble's clock
 		if r := batch(1); r.status != 202 {
 			t.Errorf("next day: %s", r.body)
 		}
@@ -224,7 +224,7 @@ func TestQuotaOfTheDay(t *testing.T) {
 			t.Errorf("no Kafka: %s", r.body)
 		}
 		s.line.cut.Store(false)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // moves the bubble's clock
 		if r := batch(2); r.status != 202 {
 			t.Errorf("what Kafka did not get must not count: %s", r.body)
 		}

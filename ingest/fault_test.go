@@ -66,7 +66,7 @@ func TestKafkaFails(t *testing.T) {
 					t.Error("ready while Kafka owes answers")
 				}
 				end()
-				time.Sleep(30 * time.Second) // backoffs end
+				time.Sleep(30 * time.Second) //nolint:forbidigo // moves the bubble's clock
 				if err := s.in.Ready(); err != nil {
 					t.Errorf("not ready after recovery: %v", err)
 				}
@@ -84,7 +84,6 @@ func TestKafkaFails(t *testing.T) {
 type ledger struct {
 	s          *stack
 	mu         sync.Mutex
-	n          int
 	ok, failed int
 	slowest    time.Duration
 	acked      map[string]result // by id
@@ -99,7 +98,7 @@ func (l *ledger) sendFor(stage string, during time.Duration) {
 		wg.Go(func() {
 			for k := 0; time.Now().Before(deadline); k++ {
 				l.send(token, fmt.Sprintf("%s-%d-%d", stage, i, k))
-				time.Sleep(50 * time.Millisecond) // of the bubble's clock
+				time.Sleep(50 * time.Millisecond) //nolint:forbidigo // moves the bubble's clock
 			}
 		})
 	}
@@ -178,7 +177,7 @@ func TestNothingIsTakenBeforeKafkaAnswered(t *testing.T) {
 			t.Errorf("%d %s", r.status, r.body)
 		}
 		s.line.cut.Store(false)
-		time.Sleep(time.Minute) // of the bubble's clock
+		time.Sleep(time.Minute) //nolint:forbidigo // moves the bubble's clock
 		if err := cold.Ready(); err != nil {
 			t.Error(err)
 		}

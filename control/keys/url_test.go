@@ -61,7 +61,7 @@ func TestURLIsRefreshedAndKeepsTheLastGoodSet(t *testing.T) {
 		}
 		first, second, secret := generated(t, "ES256", "1", ""), generated(t, "EdDSA", "2", ""), generated(t, "HS256", "3", "")
 		tr.serve(t, first, secret)
-		time.Sleep(minRefresh) // of the bubble's clock
+		time.Sleep(minRefresh) //nolint:forbidigo // moves the bubble's clock
 		synctest.Wait()
 		if err := r.Ready(); err != nil {
 			t.Fatal(err)
@@ -78,13 +78,13 @@ func TestURLIsRefreshedAndKeepsTheLastGoodSet(t *testing.T) {
 			t.Errorf("signed with a key from an address: %s", tok)
 		}
 		tr.serve(t, second)
-		time.Sleep(minRefresh)
+		time.Sleep(minRefresh) //nolint:forbidigo // moves the bubble's clock
 		synctest.Wait()
 		if verifies(first) || !verifies(second) {
 			t.Error("second set: want key 2 alone")
 		}
 		tr.body.Store(nil)
-		time.Sleep(3 * time.Hour)
+		time.Sleep(3 * time.Hour) //nolint:forbidigo // moves the bubble's clock
 		synctest.Wait()
 		if !verifies(second) {
 			t.Error("the last good set is gone")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -102,9 +101,4 @@ func testServer(t testing.TB) Server {
 		t.Skip("no ClickHouse engine here: ", shared.err)
 	}
 	return Server{URL: "http://" + shared.addr, Database: fmt.Sprintf("test_%d", databases.Add(1))}
-}
-
-func testLogger(t testing.TB) *slog.Logger {
-	var w io.Writer = t.Output()
-	return slog.New(slog.NewTextHandler(w, nil))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -85,7 +84,7 @@ func (w *world) config() Config {
 	return Config{
 		Kafka: w.seeds, Topics: w.topics, Server: w.server, Migrate: true, SchemaIDs: testSchemaIDs, Secrets: secretKeys{},
 		Node: "n1", FlushEvery: 20 * time.Millisecond, Now: time.Now,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Registerer: prometheus.NewRegistry(),
+		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	}
 }
 

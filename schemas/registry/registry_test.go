@@ -238,7 +238,7 @@ func TestBadAnswers(t *testing.T) {
 		},
 		"html 200":   func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(page)) },
 		"html 404":   func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, page, 404) },
-		"401":        func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", 401) },
+		"401":        func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusUnauthorized) },
 		"over bound": func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(make([]byte, 1<<20)) },
 		"cut off": func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Length", "1000")

@@ -31,7 +31,7 @@ func (a *logAdapter) Logf(level kfake.LogLevel, format string, args ...any) {
 		to = slog.LevelWarn
 	}
 	if a.log.Enabled(context.Background(), to) {
-		a.log.Log(context.Background(), to, fmt.Sprintf("broker: "+format, args...))
+		a.log.Log(context.Background(), to, fmt.Sprintf("broker: "+format, args...)) //nolint:sloglint // the message is kfake's own
 	}
 }
 

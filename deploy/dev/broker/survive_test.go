@@ -55,7 +55,8 @@ func TestAnyRequestIsSurvived(t *testing.T) {
 			say(t, b.Addr(), key, version, req.IsFlexible(), whole)
 			garbage := make([]byte, noise.IntN(64))
 			for i := range garbage {
-				garbage[i] = byte(noise.Uint32()) & byte(noise.Uint32())
+				a, b := noise.Uint32(), noise.Uint32()
+				garbage[i] = byte(a & b)
 			}
 			say(t, b.Addr(), key, version, req.IsFlexible(), garbage)
 		}
