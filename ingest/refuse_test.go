@@ -24,7 +24,7 @@ func TestEveryRefusal(t *testing.T) {
 		s.schemas.byID[7] = &registry.Schema{ID: 7, Name: "demo.Odd", Unsupported: fmt.Errorf("odd")}
 		s.schemas.latest["demo.Odd"] = s.schemas.byID[7]
 		old := s.token(schemas.Claims{Tenant: "acme", Role: schemas.RoleProducer, ExpiresAt: time.Now().Add(time.Second)})
-		time.Sleep(time.Minute) // of the bubble's clock
+		time.Sleep(time.Minute) //nolint:forbidigo // moves the bubble's clock
 		s.policies.fresh = time.Now()
 		avro := map[string]string{"Content-Type": schemas.ContentTypeAvro}
 		head := func(pairs ...string) map[string]string {
@@ -219,7 +219,7 @@ func TestInFlightIsBounded(t *testing.T) {
 			t.Errorf("over the bound: %d %s", r.status, r.body)
 		}
 		s.line.mute.Store(false)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // moves the bubble's clock
 		if used := s.in.events.used.Load() + s.in.bytes.used.Load(); used != 0 {
 			t.Errorf("%d held after Kafka answered", used)
 		}
