@@ -15,7 +15,9 @@
 // share nothing but the forwards' producer, the look-ups and the metrics.
 //
 // A transaction holds what one poll gave: an idle router commits a single
-// event at once, a busy one commits what has piled up meanwhile.
+// event at once, a busy one commits what has piled up meanwhile. It does not
+// pace itself between polls: the client fetches one response ahead, so a pause
+// of 5 ms was measured to cost ten times its length, and to save nothing.
 //
 // # When a transaction does not commit
 //
