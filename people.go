@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 	"github.com/spillway/spillway/processors/audit"
 	"github.com/spillway/spillway/processors/audit/explain"
 	"github.com/spillway/spillway/schemas"
+	"github.com/spillway/spillway/schemas/codec"
 	"github.com/spillway/spillway/schemas/compat"
 	"github.com/spillway/spillway/schemas/infer"
 	"github.com/spillway/spillway/schemas/registry"
@@ -97,7 +99,7 @@ func (w whereFlags) ring() (*keys.Ring, error) {
 // token is the flag's, or one made for this command that lives an hour.
 func (w whereFlags) token(c schemas.Claims) (string, error) {
 	if w.Token != "" {
-		return w.Token, nil
+		return w.Token, speaksFor(w.Token, c.Tenant)
 	}
 	r, err := w.ring()
 	if err != nil {
@@ -105,6 +107,28 @@ func (w whereFlags) token(c schemas.Claims) (string, error) {
 	}
 	c.Subject, c.ExpiresAt = "spillway", time.Now().Add(time.Hour)
 	return r.Sign(c)
+}
+
+// speaksFor is an error if a token is another tenant's than the one a person
+// named: what follows would be about that other one. Whether it counts is for
+// those to say who are shown it.
+func speaksFor(token, tenant string) error {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return errors.New("--token is no JWT: three parts with dots between them")
+	}
+	text, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var claims struct{ Tenant string }
+	if err == nil {
+		err = json.Unmarshal(text, &claims)
+	}
+	if err != nil {
+		return fmt.Errorf("--token is no JWT: %w", err)
+	}
+	if claims.Tenant != tenant && claims.Tenant != schemas.Everyone {
+		return fmt.Errorf("--token is for tenant %q, not for %q", claims.Tenant, tenant)
+	}
+	return nil
 }
 
 type tokenCmd struct {
@@ -252,7 +276,15 @@ func (c *schemasCheckCmd) ask(ctx context.Context, text string, level compat.Lev
 		return nil, err
 	}
 	defer r.Close()
-	return r.Check(ctx, c.Subject, text, level)
+	subject := c.Subject
+	if subject == "" {
+		compiled, err := codec.Compile(text)
+		if err != nil {
+			return nil, err
+		}
+		subject = compiled.Name()
+	}
+	return r.Check(ctx, subject, text, level)
 }
 
 type schemasRegisterCmd struct {
@@ -440,8 +472,15 @@ func (c *pubCmd) post(ctx context.Context, out *output, to, token string, data [
 			Partition int32
 			Offset    int64
 		}
+		Error struct{ Code, Message, Fix string }
 	}
-	if resp.StatusCode != http.StatusAccepted || json.Unmarshal(text, &got) != nil || len(got.Events) != 1 {
+	err = json.Unmarshal(text, &got)
+	switch {
+	case err == nil && got.Error.Fix != "":
+		return fmt.Errorf("%s: %s (%s)", got.Error.Code, got.Error.Message, got.Error.Fix)
+	case err == nil && got.Error.Code != "":
+		return fmt.Errorf("%s: %s", got.Error.Code, got.Error.Message)
+	case err != nil || resp.StatusCode != http.StatusAccepted || len(got.Events) != 1:
 		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
 	}
 	e := got.Events[0]
@@ -552,6 +591,7 @@ type setupCmd struct {
 	Replication int16    `default:"3" help:"Replicas of each partition."`
 	MinISR      int16    `name:"min-isr" default:"2" help:"Replicas that must hold a record before it is acknowledged."`
 	Open        bool     `help:"The default policy admits tenants that have none."`
+	Compact     bool     `default:"true" negatable:"" help:"The topic control is compacted; --no-compact keeps every version, as spillway dev does."`
 	Check       bool     `help:"Change nothing; report, and exit with 1 if something is missing or differs."`
 }
 
@@ -568,7 +608,7 @@ func (c *setupCmd) Run(ctx context.Context, out *output) error {
 	}
 	report, err := control.Setup(ctx, control.SetupConfig{
 		Kafka: c.kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions,
-		Replication: c.Replication, MinISR: c.MinISR, CompactControl: true, Open: c.Open, Check: c.Check, Logger: log, Now: time.Now,
+		Replication: c.Replication, MinISR: c.MinISR, CompactControl: c.Compact, Open: c.Open, Check: c.Check, Logger: log, Now: time.Now,
 	})
 	if err != nil {
 		return err

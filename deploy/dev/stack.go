@@ -71,7 +71,7 @@ func (s *Stack) start(ctx context.Context, cfg Config) (err error) {
 		Dir: filepath.Join(cfg.Dir, "kafka"), Listen: Address(cfg.Ports.Kafka), Now: cfg.Now, Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {
-		return fmt.Errorf("broker: %w", err)
+		return err // it names itself
 	}
 	if err := s.startRegistry(ctx, cfg); err != nil {
 		return fmt.Errorf("registry: %w", err)
