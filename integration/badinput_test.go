@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,7 +31,7 @@ func testBadInput(t *testing.T) {
 		compressed   bool
 	}{
 		{"10 MB header", "headers_too_large", &kgo.Record{Value: good, Headers: []kgo.RecordHeader{{Key: "x-big", Value: bytes.Repeat([]byte("x"), 10<<20)}}}, false},
-		{"batch that decompresses to gigabytes", "undecodable_batch", &kgo.Record{Value: make([]byte, 1<<30)}, true},
+		{"batch that decompresses to half a gigabyte", "undecodable_batch", &kgo.Record{Value: make([]byte, 1<<29)}, true},
 		{"schema with a reference", "schema_unsupported", &kgo.Record{Value: append(wire(referrer), good[5:]...)}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -79,7 +80,7 @@ func (s *stack) kafka(t *testing.T, compressed bool) *kgo.Client {
 		codec = kgo.GzipCompression()
 	}
 	c, err := kgo.NewClient(kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", s.port(9092))), kgo.DefaultProduceTopic("spillway.events"),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(1<<30+1<<20), kgo.BrokerMaxWriteBytes(1<<30+2<<20))
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(600<<20), kgo.BrokerMaxWriteBytes(1<<30))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,11 +108,11 @@ func (s *stack) register(t *testing.T, subject, body string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var id int
-	if _, err := fmt.Sscanf(string(text), `{"id":%d}`, &id); err != nil {
+	var got struct{ ID int }
+	if err := json.Unmarshal(text, &got); err != nil || got.ID == 0 {
 		t.Fatalf("register %s: %s", subject, text)
 	}
-	return id
+	return got.ID
 }
 
 // expectDead waits for a dead letter with this reason.

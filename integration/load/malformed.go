@@ -10,7 +10,7 @@ import (
 
 // malformed are the ways in which one record on `events` may be broken, with the
 // reason that its dead letter must give. make gets a record that is whole. Those
-// that cost more than a record (a batch that decompresses to gigabytes, 10 MB
+// that cost more than a record (a batch that decompresses beyond all bounds, 10 MB
 // headers) are in integration/badinput_test.go.
 var malformed = []struct {
 	name   string
