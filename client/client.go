@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/coder/websocket"
 
 	"github.com/spillway/spillway/schemas"
 )
@@ -54,14 +49,15 @@ type Client struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has ended
 
-	askMu sync.Mutex // held while a sub frame is noted and sent: answers come in that order
+	moves sync.WaitGroup // what leaves draining nodes; run waits for it
+
+	askMu sync.Mutex // held while a sub or unsub frame is decided and sent: a node sees them in that order
 
 	mu    sync.Mutex // guards:
 	err   error      // why it ended
 	link  *link      // nil while there is none
 	next  *link      // replaces link, which is drained
 	subs  map[string]*Sub
-	asks  []*ask // sub frames without an answer, oldest first
 	pubs  map[int64]*pub
 	lastN int64
 	count Stats
@@ -71,13 +67,6 @@ type Client struct {
 type Stats struct {
 	Connects int64 // connections that a node welcomed
 	Holes    int64 // times that something was missing between two frames; subscribed again
-}
-
-// An ask is a sub frame.
-type ask struct {
-	sub    *Sub
-	errs   []*Error // err frames that came since
-	answer chan error
 }
 
 // Dial connects and authenticates. After that the Client looks after itself,
@@ -100,7 +89,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 		c.cancel()
 		return nil, err
 	}
-	c.install(l)
+	c.install(l) // nobody can have closed it
 	go c.run(l)
 	return c, nil
 }
@@ -141,10 +130,9 @@ func (c *Client) Stats() Stats {
 }
 
 // Close ends the client and all its subscriptions. It returns when its
-// goroutines have ended.
+// goroutines have ended, and the handler that is running with them.
 func (c *Client) Close() error {
-	c.fail(ErrClosed)
-	c.cancel()
+	c.fail(ErrClosed) // from now on install refuses: no other link appears
 	c.mu.Lock()
 	links := []*link{c.link, c.next}
 	c.mu.Unlock()
@@ -174,89 +162,22 @@ func (c *Client) SubscribeFunc(ctx context.Context, channel string, from From, h
 }
 
 func (c *Client) subscribe(ctx context.Context, s *Sub) (*Sub, error) {
-	s.c, s.ended, s.seed = c, make(chan struct{}), maphash.MakeSeed()
+	s.c, s.ready, s.ended, s.seed = c, make(chan struct{}), make(chan struct{}), maphash.MakeSeed()
 	if s.handler == nil {
 		s.queue = make(chan batch, c.cfg.Queue)
 	}
-	a, err := c.add(s)
-	if err != nil {
+	if err := c.add(s); err != nil {
 		return nil, err
 	}
 	select {
-	case err := <-a.answer:
-		if err != nil {
-			return nil, err
-		}
+	case <-s.ready:
 		return s, nil
+	case <-s.ended: // refused, or with the client
+		return nil, s.Err()
 	case <-ctx.Done():
 		c.unsubscribe(s)
 		return nil, fmt.Errorf("subscribe to %s: %w", s.channel, ctx.Err())
-	case <-c.ctx.Done():
-		return nil, c.Err()
 	}
-}
-
-// add asks for a new subscription; with no connection now, the next one does.
-func (c *Client) add(s *Sub) (*ask, error) {
-	c.askMu.Lock()
-	defer c.askMu.Unlock()
-	c.mu.Lock()
-	switch {
-	case c.err != nil:
-		defer c.mu.Unlock()
-		return nil, c.err
-	case c.subs[s.channel] != nil:
-		c.mu.Unlock()
-		return nil, fmt.Errorf("channel %s is subscribed already", s.channel)
-	}
-	c.subs[s.channel] = s
-	a, l, frame := c.note(s), c.link, s.frame()
-	c.mu.Unlock()
-	if l != nil {
-		l.send(frame)
-	}
-	return a, nil
-}
-
-// note remembers that a subscription is asked for, c.mu and askMu held.
-func (c *Client) note(s *Sub) *ask {
-	s.asking = true
-	a := &ask{sub: s, answer: make(chan error, 1)}
-	c.asks = append(c.asks, a)
-	return a
-}
-
-// frame asks for a subscription alone, c.mu held.
-func (s *Sub) frame() schemas.ClientFrame {
-	return schemas.ClientFrame{T: "sub", Subs: []schemas.SubRequest{s.request()}}
-}
-
-func (c *Client) unsubscribe(s *Sub) {
-	c.mu.Lock()
-	if c.subs[s.channel] == s {
-		delete(c.subs, s.channel)
-	}
-	s.end(nil)
-	l, id := c.link, -1
-	if l != nil {
-		if id = l.idOf(s); id >= 0 {
-			delete(l.ids, id)
-		}
-	}
-	c.mu.Unlock()
-	if id >= 0 {
-		l.send(schemas.ClientFrame{T: "unsub", ID: []int{id}})
-	}
-}
-
-// moved notes that a frame up to cursor was handed on.
-func (c *Client) moved(s *Sub, cursor string, taken bool) {
-	c.mu.Lock()
-	s.cursor = cursor
-	if taken {
-		s.acked = cursor
-	}
-	c.mu.Unlock()
 }
 
 // fail ends the client with a reason; the first one counts.
@@ -270,132 +191,5 @@ func (c *Client) fail(err error) {
 	for _, s := range c.subs {
 		s.end(err)
 	}
-	for _, a := range c.asks {
-		a.answer <- err
-	}
-	c.asks = nil
 	c.cancel()
-}
-
-// install makes l the connection and asks on it for what its auth frame did
-// not: subscriptions made meanwhile, and publishes without an answer.
-func (c *Client) install(l *link) {
-	c.askMu.Lock()
-	defer c.askMu.Unlock()
-	c.mu.Lock()
-	c.link, c.next = l, nil
-	c.count.Connects++
-	var frames []schemas.ClientFrame
-	for _, a := range c.asks { // in the order in which answers will come
-		a.errs = nil
-		frames = append(frames, a.sub.frame())
-	}
-	for _, s := range c.subs {
-		switch {
-		case !s.asking && l.idOf(s) < 0:
-			c.note(s)
-			frames = append(frames, s.frame())
-		case sameLog(s.cursor, s.resumed) && s.cursor > s.resumed: // the connection before has brought more since
-			s.overlap = s.cursor
-		}
-	}
-	for id, s := range l.ids {
-		if s.over {
-			frames = append(frames, schemas.ClientFrame{T: "unsub", ID: []int{id}})
-			delete(l.ids, id)
-		}
-	}
-	pubs := slices.SortedFunc(maps.Values(c.pubs), func(a, b *pub) int { return int(a.frame.N - b.frame.N) })
-	c.mu.Unlock()
-	for _, p := range pubs { // same key: what was taken already is not taken twice
-		frames = append(frames, p.frame)
-	}
-	for _, f := range frames {
-		l.send(f)
-	}
-}
-
-// run reads connection after connection.
-func (c *Client) run(l *link) {
-	defer close(c.done)
-	for attempt := 0; ; {
-		opened := time.Now()
-		err := c.read(l)
-		l.close()
-		c.mu.Lock()
-		next := c.next
-		c.link = nil
-		c.mu.Unlock()
-		if next == nil {
-			if time.Since(opened) > 5*time.Second {
-				attempt = 0
-			}
-			next, err = c.reconnect(err, &attempt)
-			if err != nil {
-				c.fail(err)
-				return
-			}
-		}
-		c.install(next)
-		l = next
-	}
-}
-
-// reconnect tries until a node welcomes the client, or until trying again
-// cannot help.
-func (c *Client) reconnect(why error, attempt *int) (*link, error) {
-	for {
-		wait, fatal := c.backoff(why, *attempt)
-		if c.ctx.Err() != nil {
-			return nil, ErrClosed
-		}
-		if fatal {
-			return nil, why
-		}
-		c.cfg.Logger.Info("connecting again", "after", wait, "err", why)
-		*attempt++
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-c.ctx.Done():
-			t.Stop()
-			return nil, ErrClosed
-		}
-		ctx, cancel := context.WithTimeout(c.ctx, 15*time.Second)
-		l, err := c.connect(ctx, c.url)
-		cancel()
-		if err == nil {
-			return l, nil
-		}
-		why = err
-	}
-}
-
-// backoff says how long to wait before connecting again, or that there is no
-// use: close codes 40xx stop, 41xx back off, 42xx resume now.
-func (c *Client) backoff(why error, attempt int) (wait time.Duration, fatal bool) {
-	base := min(100*time.Millisecond<<min(attempt, 10), 10*time.Second)
-	code := schemas.CloseCode(websocket.CloseStatus(why))
-	var refused *refusedError
-	var no *Error
-	if errors.As(why, &no) {
-		base = max(base, no.After)
-	}
-	switch {
-	case errors.As(why, &refused):
-		if refused.fatal() {
-			return 0, true
-		}
-		base = max(base, refused.after)
-		return base + rand.N(base/2+1), false
-	case code == schemas.CloseTokenExpired:
-		if c.cfg.TokenSource == nil {
-			return 0, true
-		}
-	case code >= 4000 && code < 4100:
-		return 0, true
-	case code >= 4100 && code < 4200:
-		base = max(base, time.Second)
-	}
-	return rand.N(base) + base/2, false
 }

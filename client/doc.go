@@ -15,7 +15,7 @@
 //	          ▼        ▼
 //	        Close    ended: Err says why
 //
-// One goroutine reads, and hands events to handlers (HandleFunc) or to bounded
+// One goroutine reads, and hands events to handlers (SubscribeFunc) or to bounded
 // queues (Events). A reader that is too slow slows the whole connection down,
 // and then the node announces gaps: that is the only queue there is.
 package client

@@ -11,7 +11,10 @@ import (
 // An Event is one event. Its attributes are read from Raw when asked for, so
 // an event that is only counted or passed on costs nothing.
 type Event struct {
-	Raw []byte // the CloudEvent, JSON; not to be modified
+	// Raw is the CloudEvent, JSON; not to be modified. A Handler's is valid only
+	// during the call, and so is what Data and Attribute cut from it: copy to
+	// keep. One that Events yields stays as it is.
+	Raw []byte
 	// Cursor is a place to resume from that misses nothing after this event.
 	// Of the events that came in one frame all but the last have the place
 	// before the frame: those between come again, with the same id.
@@ -39,7 +42,7 @@ func (e Event) Time() time.Time {
 	return t
 }
 
-// Data is the payload, JSON; nil if there is none.
+// Data is the payload, JSON; nil if there is none. It is a part of Raw.
 func (e Event) Data() json.RawMessage { return e.Attribute("data") }
 
 // Decode stores the payload in v as encoding/json does.
@@ -51,7 +54,7 @@ func (e Event) Decode(v any) error {
 }
 
 // Attribute is the JSON of any member of the event, nil if it has none so
-// named.
+// named. It is a part of Raw.
 func (e Event) Attribute(name string) json.RawMessage { return member(e.Raw, name) }
 
 func (e Event) text(name string) string { return unquote(member(e.Raw, name)) }
@@ -218,11 +221,19 @@ func cutCursor(b []byte, prefix string) (cursor, rest []byte, ok bool) {
 	if !ok || len(rest) <= cursorLen || rest[cursorLen] != '"' {
 		return nil, nil, false
 	}
+	for _, ch := range rest[:cursorLen] {
+		if (ch < '0' || ch > '9') && (ch < 'a' || ch > 'z') {
+			return nil, nil, false
+		}
+	}
 	return rest[:cursorLen], rest[cursorLen+1:], true
 }
 
-// cursorLen is how long a cursor's text is.
-const cursorLen = 25
+// A cursor's text: 'c', the epoch, the offset.
+const (
+	cursorLen = 25
+	epochLen  = 13 // up to where cursors of the same log are the same
+)
 
 // split appends the events of a frame to dst. ok is false if they cannot be
 // told apart.

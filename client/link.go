@@ -31,11 +31,16 @@ type link struct {
 	ping  time.Duration // the node pings an idle connection so often
 	heard atomic.Int64  // when something last came, Unix ns
 
-	ids map[int]*Sub // guarded by c.mu
+	leaving bool // owned by the reading goroutine: the node has said that it drains
+
+	// Guarded by c.mu.
+	ids     map[int]*Sub
+	asks    []*ask          // sub frames without an answer, oldest first
+	resumed map[*Sub]string // until it is installed: where its welcome said that each goes on
 
 	watch sync.WaitGroup
-	gone  chan struct{} // closed by close
-	once  sync.Once
+	ctx   context.Context // ends with close, or with the client
+	end   context.CancelFunc
 }
 
 // A refusedError is a handshake that was answered with an HTTP error.
@@ -67,9 +72,10 @@ func (c *Client) connect(ctx context.Context, url string) (*link, error) {
 		return nil, dialError(err, resp)
 	}
 	ws.SetReadLimit(maxFrame)
-	l := &link{c: c, ws: ws, ids: make(map[int]*Sub), gone: make(chan struct{})}
+	l := &link{c: c, ws: ws, ids: make(map[int]*Sub), resumed: make(map[*Sub]string)}
+	l.ctx, l.end = context.WithCancel(c.ctx)
 	if err := l.greet(ctx, token); err != nil {
-		ws.CloseNow()
+		l.close()
 		return nil, err
 	}
 	l.heard.Store(time.Now().UnixNano())
@@ -141,72 +147,8 @@ func (c *Client) authFrame(token string) ([]*Sub, schemas.ClientFrame) {
 	return subs, frame
 }
 
-// confirm notes which of the subscriptions that were asked for are made. The
-// others were refused, in order, by errs. It returns an error if the node
-// cannot serve one for the moment that had been made before: then another
-// connection must.
-func (c *Client) confirm(l *link, asked []*Sub, made []schemas.Sub, errs []*Error) (again error) {
-	var closed []int // confirmed, but nobody wants it any more
-	defer func() {
-		if len(closed) > 0 {
-			l.send(schemas.ClientFrame{T: "unsub", ID: closed})
-		}
-	}()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	byChannel := make(map[string]schemas.Sub, len(made))
-	for _, m := range made {
-		byChannel[m.Ch] = m
-	}
-	for _, s := range asked {
-		s.asking = false
-		m, ok := byChannel[s.channel]
-		if ok && s.over {
-			closed = append(closed, m.ID)
-			c.answer(s, nil)
-			continue
-		}
-		if ok {
-			l.ids[m.ID] = s
-			s.resumed = m.Cur
-			if !sameLog(s.cursor, m.Cur) || m.Cur > s.cursor {
-				s.cursor = m.Cur
-			}
-			c.answer(s, nil)
-			continue
-		}
-		err := &Error{Code: schemas.Internal, Msg: "the node did not confirm channel " + s.channel, Retry: "no"}
-		if len(errs) > 0 {
-			err, errs = errs[0], errs[1:]
-		}
-		if err.Retry != "no" && s.cursor != "" && !s.over {
-			again = err
-			continue
-		}
-		if c.subs[s.channel] == s {
-			delete(c.subs, s.channel)
-		}
-		s.end(err)
-		c.answer(s, err)
-	}
-	return again
-}
-
 func sameLog(a, b string) bool {
-	return len(a) == cursorLen && len(b) == cursorLen && a[:13] == b[:13]
-}
-
-// answer answers those who wait for a subscription, c.mu held.
-func (c *Client) answer(s *Sub, err error) {
-	left := c.asks[:0]
-	for _, a := range c.asks {
-		if a.sub == s {
-			a.answer <- err
-			continue
-		}
-		left = append(left, a)
-	}
-	c.asks = left
+	return len(a) == cursorLen && len(b) == cursorLen && a[:epochLen] == b[:epochLen]
 }
 
 // idOf is the number that the node gave a subscription, -1 if none. c.mu held.
@@ -259,7 +201,7 @@ func (l *link) watchdog() {
 	defer t.Stop()
 	for {
 		select {
-		case <-l.gone:
+		case <-l.ctx.Done():
 			return
 		case <-t.C:
 			if time.Since(time.Unix(0, l.heard.Load())) > 3*l.ping {
@@ -273,8 +215,9 @@ func (l *link) watchdog() {
 // leave says goodbye.
 func (l *link) leave() { l.ws.Close(websocket.StatusNormalClosure, "") }
 
+// close ends the connection without a word.
 func (l *link) close() {
-	l.once.Do(func() { close(l.gone) })
+	l.end()
 	l.ws.CloseNow()
 	l.watch.Wait()
 }

@@ -68,17 +68,28 @@ func (c *Client) publishOnce(ctx context.Context, f schemas.ClientFrame) (string
 		delete(c.pubs, f.N)
 		c.mu.Unlock()
 	}()
+	var why error
 	select {
 	case a := <-p.answer:
-		if a.err != nil {
-			return "", a.err
-		}
-		return a.id, nil
+		return a.result()
 	case <-ctx.Done():
-		return "", fmt.Errorf("publish to %s: %w", f.Ch, ctx.Err())
+		why = fmt.Errorf("publish to %s: %w", f.Ch, ctx.Err())
 	case <-c.done:
-		return "", c.Err()
+		why = c.Err()
 	}
+	select {
+	case a := <-p.answer: // it came just before
+		return a.result()
+	default:
+		return "", why
+	}
+}
+
+func (a published) result() (id string, err error) {
+	if a.err != nil {
+		return "", a.err
+	}
+	return a.id, nil
 }
 
 func (c *Client) published(n int64, id string, err *Error) {

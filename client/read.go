@@ -64,7 +64,7 @@ func readAll(dst []byte, r io.Reader) ([]byte, error) {
 func (c *Client) event(l *link, frame []byte, f evFrame) error {
 	c.mu.Lock()
 	s := l.ids[f.id]
-	if s == nil || s.over || s.asking {
+	if s == nil || s.over || l.asking(s) {
 		c.mu.Unlock()
 		return nil
 	}
@@ -85,27 +85,15 @@ func (c *Client) event(l *link, frame []byte, f evFrame) error {
 	return err
 }
 
-// again subscribes from where a subscription is.
-func (c *Client) again(l *link, s *Sub) {
-	c.askMu.Lock()
-	defer c.askMu.Unlock()
-	c.mu.Lock()
-	c.count.Holes++
-	c.note(s)
-	frame := s.frame()
-	c.mu.Unlock()
-	l.send(frame)
-}
-
 // frame takes any other frame.
 func (c *Client) frame(l *link, f *schemas.ServerFrame) error {
 	switch f.T {
 	case "ev": // not as nodes write it
 		return fmt.Errorf("%w: %q", errBroken, "ev")
 	case "adv":
-		c.skip(l, f, f.P, f.C)
+		c.skip(l, f, f.C)
 	case "gap":
-		if s := c.skip(l, f, "", f.To); s != nil {
+		if s := c.skip(l, f, f.To); s != nil {
 			s.tell(&Gap{Channel: s.channel, From: f.From, To: f.To, Why: f.Why, Replay: f.Replay})
 		}
 	case "subs":
@@ -123,16 +111,20 @@ func (c *Client) frame(l *link, f *schemas.ServerFrame) error {
 			c.published(f.N, "", errorOf(f))
 			return nil
 		}
-		c.refused(errorOf(f))
+		c.refused(l, errorOf(f))
 	case "drain":
-		go c.replace(l, f)
+		if !l.leaving {
+			l.leaving = true
+			c.moves.Go(func() { c.replace(l, f) })
+		}
 	}
 	return nil
 }
 
-// skip moves a subscription to a place, from p on if that is given, and
-// returns it.
-func (c *Client) skip(l *link, f *schemas.ServerFrame, p, to string) *Sub {
+// skip moves a subscription to a place without events and returns it; nil if
+// the frame is not for it, or says nothing new. A place that is no cursor moves
+// nothing: what is missing then shows as a hole with the next event.
+func (c *Client) skip(l *link, f *schemas.ServerFrame, to string) *Sub {
 	id, err := strconv.Atoi(string(f.Ident))
 	if err != nil || len(to) != cursorLen {
 		return nil
@@ -140,40 +132,20 @@ func (c *Client) skip(l *link, f *schemas.ServerFrame, p, to string) *Sub {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := l.ids[id]
-	if s == nil || s.over || s.asking {
+	switch {
+	case s == nil || s.over || l.asking(s):
 		return nil
-	}
-	if p != "" && relate(s.cursor, []byte(p), []byte(to)) != follows {
-		return nil // a hole shows with the next event
-	}
-	if s.acked == s.cursor {
+	case f.T == "gap":
+		if f.Why != "epoch" && sameLog(s.cursor, to) && to < s.cursor {
+			return nil // the connection before has brought what this one lacks
+		}
+	case relate(s.cursor, []byte(f.P), []byte(to)) != follows:
+		return nil
+	case s.acked == s.cursor: // nothing waits in between
 		s.acked = to
 	}
 	s.cursor = to
 	return s
-}
-
-// subscribed takes the answer to the oldest sub frame.
-func (c *Client) subscribed(l *link, made []schemas.Sub) error {
-	c.mu.Lock()
-	if len(c.asks) == 0 {
-		c.mu.Unlock()
-		return nil
-	}
-	a := c.asks[0]
-	c.mu.Unlock()
-	return c.confirm(l, []*Sub{a.sub}, made, a.errs)
-}
-
-// refused notes an err frame for the oldest sub frame; without one it is about
-// the connection, which its close code tells.
-func (c *Client) refused(err *Error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.asks) > 0 {
-		c.asks[0].errs = append(c.asks[0].errs, err)
-	}
-	c.cfg.Logger.Debug("node", "err", err)
 }
 
 // acks is what a pong carries: up to where events were taken.
@@ -187,47 +159,4 @@ func (c *Client) acks(l *link) map[string]string {
 		}
 	}
 	return acks
-}
-
-// replace leaves a draining node for another when its time has come: first the
-// new connection, then the old one goes.
-func (c *Client) replace(old *link, f *schemas.ServerFrame) {
-	url := c.url
-	if to, err := address(f.To); f.To != "" && err == nil {
-		url = to
-	}
-	for wait := time.Duration(f.After) * time.Millisecond; ; wait = 2 * time.Second {
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-old.gone: // closed before: run connects again
-			t.Stop()
-			return
-		case <-c.ctx.Done():
-			t.Stop()
-			return
-		}
-		ctx, cancel := context.WithTimeout(c.ctx, 15*time.Second)
-		l, err := c.connect(ctx, url)
-		cancel()
-		if err == nil {
-			c.hand(old, l)
-			return
-		}
-	}
-}
-
-// hand makes l the next connection, unless the old one has ended meanwhile.
-func (c *Client) hand(old, l *link) {
-	c.mu.Lock()
-	late := c.link != old || c.err != nil
-	if !late {
-		c.next = l
-	}
-	c.mu.Unlock()
-	if late {
-		l.close()
-		return
-	}
-	old.leave()
 }

@@ -1,11 +1,13 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"slices"
 	"strconv"
 	"time"
 
@@ -50,9 +52,13 @@ func (g *Gap) Error() string {
 }
 
 // A Handler is called for what comes on a subscription, by the goroutine that
-// reads the connection: as long as it takes, nothing else is read, and Close
-// must not be called from it. An event's Raw is good until OnEvent returns.
+// reads the connection: as long as it takes, nothing else is read. So it must
+// not call Client.Close, nor wait for Subscribe or Publish.
 type Handler struct {
+	// OnEvent takes an event. Its Raw, and all that is cut from it (Data,
+	// Attribute), lies in the buffer that the next frame is read into: it is
+	// valid only until OnEvent returns. Copy what is to be kept (bytes.Clone).
+	// What the other methods of Event return is a copy.
 	OnEvent func(Event)
 	OnGap   func(*Gap) // nil: gaps are ignored
 }
@@ -63,17 +69,17 @@ type Sub struct {
 	channel string
 	from    From
 	onLag   string
-	handler *Handler   // nil: events go to queue
-	queue   chan batch // never closed
+	handler *Handler      // nil: events go to queue
+	queue   chan batch    // never closed
+	ready   chan struct{} // closed when a node has confirmed it for the first time
 	ended   chan struct{}
 
 	// Guarded by c.mu.
-	cursor  string // place up to which events were handed on; "" before the node said
-	resumed string // place from which the newest connection goes on
-	overlap string // frames that begin before it may hold events that were handed on
-	acked   string // place up to which they were taken
-	asking  bool   // a sub frame of it waits for its answer
-	err     error  // why it ended; set before ended is closed
+	cursor  string  // place up to which events were handed on; "" before the node said
+	overlap string  // frames that begin before it may hold events that were handed on
+	acked   string  // place up to which they were taken; "" before the node said
+	left    []batch // what loops over Events did not take of their frames
+	err     error   // why it ended; set before ended is closed
 	over    bool
 	repeats int64
 
@@ -97,9 +103,6 @@ func (s *Sub) Channel() string { return s.channel }
 func (s *Sub) Cursor() string {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if s.acked == "" {
-		return s.cursor
-	}
 	return s.acked
 }
 
@@ -112,34 +115,47 @@ func (s *Sub) Repeats() int64 {
 
 // Events yields what comes, in order. With a *Gap as error it goes on after
 // it; any other error is the last one. It ends with ctx, with Close, or with
-// the Client. Only one loop at a time makes sense.
+// the Client. A loop that is left loses nothing: the next one goes on after
+// the last event that was yielded. Only one loop at a time makes sense. Raw of
+// the events is their own and stays as it is.
 func (s *Sub) Events(ctx context.Context) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {
-			select {
-			case b := <-s.queue:
-				if !s.yieldBatch(b, yield) {
-					return
-				}
-				continue
-			default:
-			}
-			select {
-			case b := <-s.queue:
-				if !s.yieldBatch(b, yield) {
-					return
-				}
-			case <-ctx.Done():
-				yield(Event{}, ctx.Err())
-				return
-			case <-s.ended:
-				if err := s.Err(); err != nil {
+			b, ok := s.next(ctx)
+			if !ok {
+				if err := cmp.Or(ctx.Err(), s.Err()); err != nil {
 					yield(Event{}, err)
 				}
 				return
 			}
+			if !s.yieldBatch(b, yield) {
+				return
+			}
 		}
 	}
+}
+
+// next waits for what no loop has taken. It reports false when the Sub or ctx
+// has ended; a Sub's queue is emptied before.
+func (s *Sub) next(ctx context.Context) (b batch, ok bool) {
+	if ctx.Err() != nil {
+		return b, false
+	}
+	if b, ok = s.takeLeft(); ok {
+		return b, true
+	}
+	select {
+	case b = <-s.queue:
+		return b, true
+	default:
+	}
+	select {
+	case b = <-s.queue:
+		return b, true
+	case <-ctx.Done():
+	case <-s.ended:
+	}
+	return b, false
 }
 
 func (s *Sub) yieldBatch(b batch, yield func(Event, error) bool) bool {
@@ -147,9 +163,10 @@ func (s *Sub) yieldBatch(b batch, yield func(Event, error) bool) bool {
 		s.took(b.c)
 		return yield(Event{}, b.gap)
 	}
-	for i, raw := range b.events {
-		ev := Event{Raw: raw, Cursor: b.p}
-		if i == len(b.events)-1 {
+	defer func() { s.leave(b) }() // also when the loop panics
+	for len(b.events) > 0 {
+		ev := Event{Raw: b.events[0], Cursor: b.p}
+		if b.events = b.events[1:]; len(b.events) == 0 {
 			ev.Cursor = b.c
 			s.took(b.c)
 		}
@@ -158,6 +175,28 @@ func (s *Sub) yieldBatch(b batch, yield func(Event, error) bool) bool {
 		}
 	}
 	return true
+}
+
+// leave keeps what a loop did not take for the next one: at most one frame a
+// loop.
+func (s *Sub) leave(b batch) {
+	if len(b.events) == 0 {
+		return
+	}
+	s.c.mu.Lock()
+	s.left = append(s.left, b)
+	s.c.mu.Unlock()
+}
+
+func (s *Sub) takeLeft() (b batch, ok bool) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if len(s.left) == 0 {
+		return b, false
+	}
+	b = s.left[0]
+	s.left = slices.Delete(s.left, 0, 1)
+	return b, true
 }
 
 func (s *Sub) took(cursor string) {
@@ -207,10 +246,12 @@ const (
 	hole          // something between is missing
 )
 
-// relate compares places of the same log as texts: they are of one width.
+// relate compares places of the same log as texts: they are of one width. What
+// is no place leaves a hole.
 func relate(cursor string, p, c []byte) place {
-	const epochLen = 13
 	switch {
+	case len(p) != cursorLen || len(c) != cursorLen:
+		return hole
 	case cursor == "":
 		return follows
 	case string(p[:epochLen]) != cursor[:epochLen] || string(p) > cursor:
@@ -239,7 +280,7 @@ func (s *Sub) deliver(frame []byte, f evFrame) (ok bool, err error) {
 			}
 			s.handler.OnEvent(ev)
 		}
-		s.c.moved(s, c, true)
+		s.moved(c, true)
 		return true, nil
 	}
 	if len(events) > 0 {
@@ -250,8 +291,19 @@ func (s *Sub) deliver(frame []byte, f evFrame) (ok bool, err error) {
 			return false, nil
 		}
 	}
-	s.c.moved(s, c, false)
+	s.moved(c, len(events) == 0)
 	return true, nil
+}
+
+// moved notes that a frame up to cursor was handed on. taken: and nothing of
+// it waits in the queue.
+func (s *Sub) moved(cursor string, taken bool) {
+	s.c.mu.Lock()
+	if taken && (s.handler != nil || s.acked == s.cursor) {
+		s.acked = cursor
+	}
+	s.cursor = cursor
+	s.c.mu.Unlock()
 }
 
 // overlaps reports whether a frame that begins at p may hold events that an
@@ -293,6 +345,7 @@ func (s *Sub) tell(g *Gap) {
 		if s.handler.OnGap != nil {
 			s.handler.OnGap(g)
 		}
+		s.took(g.To)
 		return
 	}
 	select {
