@@ -25,9 +25,9 @@ type Config struct {
 	Secrets    Secrets        // required
 	Node       string         // this process's name; two with one name fence each other
 
-	MaxRecords   int           // records of a partition that are looked at ahead, 20 bytes each; 0 is 1 Mi. Beyond, the partition is read no further until some are given back
+	MaxRecords   int           // records of a partition that wait in memory, 20 to 40 bytes each; 0 is 1 Mi. Beyond, or 8 times as many offsets after the oldest that waits, the partition is read no further until some are given back
 	PayloadBytes int64         // payloads kept in memory for all partitions; 0 is 64 MiB. Beyond, they are read again when due
-	DrainTimeout time.Duration // how long Run waits for what is in flight when it ends; 0 is 10 s
+	DrainTimeout time.Duration // how long Run, and a partition that leaves, waits for what is in flight; 0 is 10 s
 
 	Now        func() time.Time // wall clock; nil is time.Now. It must not be ahead of the brokers' by more than events may be early
 	Logger     *slog.Logger     // nil discards
@@ -36,15 +36,40 @@ type Config struct {
 
 // Bounds and times.
 const (
-	pollRecords  = 2000             // of one poll
-	maxPoll      = time.Second      // how long a poll waits when nothing is due earlier
-	commitEvery  = time.Second      // of finished prefixes
-	maxInFlight  = 10_000           // returns that wait for their acknowledgement
-	notReady     = time.Minute      // without progress while something is due: Ready says so
-	giveUp       = 5 * time.Minute  // then Run ends, for a restart is the cure
-	readAgain    = 10 * time.Second // one reading of payloads that were not kept
-	readAttempts = 6                // of one record; with readAgain each, while Kafka is away
-	readAheadMax = 4 << 20          // bytes of payloads that one such reading brings
+	pollRecords = 2000            // of one poll
+	maxPoll     = time.Second     // how long a poll waits when nothing is due earlier
+	commitEvery = time.Second     // of finished prefixes
+	notReady    = time.Minute     // without progress while something is due: Ready says so
+	giveUp      = 5 * time.Minute // then Run ends, for a restart is the cure
+
+	// maxRelease is how many records one cycle gives back at most, so that
+	// reading ahead and committing get their turn.
+	maxRelease = 5000
+
+	// Returns that wait for their acknowledgement. Beyond, nothing is given
+	// back until some came.
+	maxInFlight      = 10_000
+	maxInFlightBytes = 64 << 20
+
+	// spanRecords times MaxRecords is the Span beyond which a partition is read
+	// no further, however few of its records wait: so many may be given back
+	// once more after a restart.
+	spanRecords = 8
+
+	// Payloads that were not kept. One cycle begins no reading after
+	// readBudget, for rebalances wait until it is over.
+	readBudget   = 2 * time.Second
+	readTimeout  = 2 * time.Second // of one
+	readAheadMax = 4 << 20         // bytes that one brings, a batch at least
+	readSoon     = time.Minute     // a neighbour that is due by then is kept
+	firstHold    = 100 * time.Millisecond
+	lastHold     = 5 * time.Second // between attempts, doubling from firstHold
+
+	// Errors of partitions.
+	listTimeout = 5 * time.Second  // of asking where logs begin
+	faultRetry  = time.Second      // a partition with an error is not read for so long
+	faultGrace  = 10 * time.Second // Ready is silent about one that is younger
+	faultStale  = 30 * time.Second // one that was not repeated for so long has passed
 )
 
 func (c *Config) setDefaults() error {
@@ -74,30 +99,4 @@ func (c *Config) setDefaults() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
-}
-
-type metrics struct {
-	released *prometheus.CounterVec
-	lateness prometheus.Histogram
-	waiting  prometheus.Gauge
-	payloads prometheus.Gauge
-	reread   prometheus.Counter
-}
-
-func newMetrics(reg prometheus.Registerer) *metrics {
-	m := &metrics{
-		released: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "spillway_delay_released_total", Help: "Records given back, by where they went: events, work, retry (a hop), dead.",
-		}, []string{"to"}),
-		lateness: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "spillway_delay_lateness_seconds", Help: "From due to given back.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
-		}),
-		waiting:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "spillway_delay_waiting_records", Help: "Records looked at ahead that are not given back yet."}),
-		payloads: prometheus.NewGauge(prometheus.GaugeOpts{Name: "spillway_delay_payload_bytes", Help: "Payloads kept in memory."}),
-		reread:   prometheus.NewCounter(prometheus.CounterOpts{Name: "spillway_delay_reread_records_total", Help: "Records whose payload was read a second time."}),
-	}
-	if reg != nil {
-		reg.MustRegister(m.released, m.lateness, m.waiting, m.payloads, m.reread)
-	}
-	return m
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,9 +29,10 @@ func (secrets) SigningSecret() schemas.Secret { return secret }
 
 // A bench is a broker with delay's topics, and a client to write to them.
 type bench struct {
-	t      *testing.T
-	kafka  []kgo.Opt
-	client *kgo.Client
+	t       *testing.T
+	cluster *kfake.Cluster
+	kafka   []kgo.Opt
+	client  *kgo.Client
 }
 
 func newBench(t *testing.T) *bench {
@@ -44,7 +46,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	b := &bench{t: t, kafka: []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)}}
+	b := &bench{t: t, cluster: c, kafka: []kgo.Opt{kgo.SeedBrokers(c.ListenAddrs()...)}}
 	b.client, err = kgo.NewClient(append(b.kafka, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 	if err != nil {
 		t.Fatal(err)
@@ -76,14 +78,13 @@ func (b *bench) append(r *kgo.Record) {
 // run starts a Delay and returns what stops it and waits for its end.
 func (b *bench) run(change func(*Config)) (stop func() error) {
 	b.t.Helper()
-	cfg := Config{Kafka: b.kafka, Topics: topics, Partitions: partitions, Secrets: secrets{}, Node: "d-1"}
-	if change != nil {
-		change(&cfg)
-	}
-	d, err := New(cfg)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	_, stop = b.start(change)
+	return stop
+}
+
+func (b *bench) start(change func(*Config)) (d *Delay, stop func() error) {
+	b.t.Helper()
+	d = b.make(change)
 	ctx, cancel := context.WithCancel(b.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }()
@@ -97,7 +98,53 @@ func (b *bench) run(change func(*Config)) (stop func() error) {
 		return <-ended
 	}
 	b.t.Cleanup(func() { _ = stop() })
-	return stop
+	return d, stop
+}
+
+func (b *bench) make(change func(*Config)) *Delay {
+	b.t.Helper()
+	cfg := Config{Kafka: b.kafka, Topics: topics, Partitions: partitions, Secrets: secrets{}, Node: "d-1"}
+	if change != nil {
+		change(&cfg)
+	}
+	d, err := New(cfg)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return d
+}
+
+// await polls a condition for 20 s.
+func (b *bench) await(what string, ok func() bool) {
+	b.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			b.t.Fatal("never: " + what)
+		}
+		select {
+		case <-b.t.Context().Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// count is the sum of a counter, or how many a histogram has seen.
+func count(t *testing.T, reg *prometheus.Registry, name string) (n float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "spillway_delay_"+name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			n += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return n
 }
 
 // take reads n records of a topic, and the time each was seen.
@@ -199,16 +246,26 @@ func TestWaitsRetriesHopsAndGarbage(t *testing.T) {
 
 func TestPayloadsThatDoNotFitAreReadAgain(t *testing.T) {
 	b := newBench(t)
+	reg := prometheus.NewRegistry()
 	begin := time.Now()
 	for i := range 300 {
 		b.wait(topics.Overflow(), "acme", fmt.Sprint("e", i), begin.Add(time.Duration(500+i)*time.Millisecond))
 	}
-	b.run(func(c *Config) { c.PayloadBytes = 10_000; c.MaxRecords = 100 })
+	d, stop := b.start(func(c *Config) { c.PayloadBytes, c.MaxRecords, c.Registerer = 10_000, 100, reg })
 	got, _ := b.take(topics.Events(), 300)
 	for i, r := range got {
 		if header(r, schemas.HeaderID) != fmt.Sprint("e", i) {
 			t.Fatalf("record %d is %s", i, header(r, schemas.HeaderID))
 		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if d.payloads.size != 0 || len(d.payloads.records) != 0 || d.inFlight != 0 || d.inFlightBytes != 0 {
+		t.Errorf("all is given back, and %d bytes are kept, %d records (%d bytes) in flight", d.payloads.size, d.inFlight, d.inFlightBytes)
+	}
+	if count(t, reg, "reread_records_total") == 0 || count(t, reg, "lost_records_total") != 0 {
+		t.Error("nothing was read again, or something is lost")
 	}
 }
 
@@ -232,20 +289,10 @@ func TestRebalanceAndRestart(t *testing.T) {
 		t.Errorf("the first one ended with %v", err)
 	}
 	adm := kadm.NewClient(b.client)
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	b.await("everything is committed", func() bool {
 		lags, err := adm.Lag(t.Context(), topics.Prefix+"delay")
-		if err == nil && lags.Error() == nil && lags[topics.Prefix+"delay"].Lag.Total() == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not everything is committed: %v %v", lags, err)
-		}
-		select {
-		case <-t.Context().Done():
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+		return err == nil && lags.Error() == nil && lags[topics.Prefix+"delay"].Lag.Total() == 0
+	})
 	ends, err := adm.ListEndOffsets(t.Context(), topics.Events())
 	if err != nil {
 		t.Fatal(err)

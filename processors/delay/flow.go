@@ -2,172 +2,167 @@ package delay
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // A release is a record whose time has come.
 type release struct {
-	tp     partition
 	w      *waiting
 	offset int64
-	due    int64
+	wake   int64       // what it was looked for at
 	record *kgo.Record // nil: its payload was not kept
+	bytes  int64       // what it adds to inFlightBytes
 }
 
-// maxRelease is how many records one cycle gives back at most, so that reading
-// ahead and committing get their turn.
-const maxRelease = 5000
-
-// releaseDue produces the returns of what is due.
-func (d *Delay) releaseDue(ctx context.Context) error {
-	for _, r := range d.takeDue() {
-		if r.record == nil {
-			if r.record = d.kept(r); r.record == nil {
-				var err error
-				if r.record, err = d.readAgain(ctx, r); err != nil {
-					return err
-				}
-			}
-		}
-		now := d.cfg.Now().UnixMilli()
-		d.m.lateness.Observe(float64(now-r.due) / 1000)
-		d.produce(ctx, r.tp, r.record, now)
-	}
-	return nil
-}
-
-// takeDue takes what is due out of those that wait, in order of due times
-// within a partition.
-func (d *Delay) takeDue() []release {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.cfg.Now().UnixMilli()
-	var out []release
-	for tp, w := range d.owned {
-		for !w.leaving && d.inFlight < maxInFlight && len(out) < maxRelease {
-			due, _ := w.NextDue()
-			offset, ok := w.Take(now)
+// releaseDue produces the returns of what is due, in order of due times within
+// a partition. First what is at hand: where a payload must be read, the rest
+// of the partition waits for it.
+func (d *Delay) releaseDue(ctx context.Context) {
+	left := maxRelease
+	var unread []*waiting
+	for _, w := range d.dueNow() {
+		for ; left > 0; left-- {
+			r, ok := d.next(w)
 			if !ok {
 				break
 			}
-			d.inFlight++
-			out = append(out, release{tp, w, offset, due, d.payloads.take(tp, offset)})
+			if r.record == nil {
+				d.putBack(r)
+				unread = append(unread, w)
+				break
+			}
+			d.produce(ctx, r)
 		}
 	}
+	until := d.cfg.Now().Add(readBudget)
+	for _, w := range unread {
+		left = d.releaseUnread(ctx, w, left, until)
+	}
+}
+
+// dueNow are the partitions in which something is due.
+func (d *Delay) dueNow() (due []*waiting) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.cfg.Now()
 	d.due = d.inFlight > 0
+	for _, w := range d.owned {
+		if at, ok := w.NextDue(); !ok || at > now.UnixMilli() || w.leaving {
+			continue
+		}
+		d.due = true
+		if !now.Before(w.heldBy) {
+			due = append(due, w)
+		}
+	}
 	if !d.due {
-		d.moved = d.cfg.Now()
+		d.moved = now
 	}
-	return out
+	return due
 }
 
-// kept looks once more: an earlier release of this cycle may have read it.
-func (d *Delay) kept(r release) *kgo.Record {
+// next takes the next record of a partition that is due, if there is room in
+// flight.
+func (d *Delay) next(w *waiting) (release, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.payloads.take(r.tp, r.offset)
+	if w.leaving || d.full() {
+		return release{}, false
+	}
+	wake, _ := w.NextDue()
+	offset, ok := w.Take(d.cfg.Now().UnixMilli())
+	if !ok {
+		return release{}, false
+	}
+	d.inFlight++
+	return release{w: w, offset: offset, wake: wake, record: d.payloads.take(w.tp, offset)}, true
 }
 
-// readAgain reads a payload that was not kept, and as many after it as fit.
-func (d *Delay) readAgain(ctx context.Context, r release) (*kgo.Record, error) {
-	records, err := readFrom(ctx, d.cfg.Kafka, r.tp, r.offset)
-	for n := 1; err != nil; n++ {
-		if n == readAttempts || ctx.Err() != nil || errors.Is(err, errGone) {
-			return nil, err
-		}
-		d.cfg.Logger.Warn("reading a payload again", "topic", r.tp.topic, "partition", r.tp.number, "offset", r.offset, "err", err)
-		records, err = readFrom(ctx, d.cfg.Kafka, r.tp, r.offset)
-	}
-	d.m.reread.Add(float64(len(records)))
+// putBack lets a record wait again that could not be read.
+func (d *Delay) putBack(r release) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, more := range records[1:] {
-		if r.w.Holds(more.Offset) {
-			d.payloads.keepAgain(r.tp, more)
-		}
-	}
-	return records[0], nil
+	d.inFlight--
+	r.w.PutBack(r.wake, r.offset)
 }
 
 // produce gives r back. It is not bound to ctx: what was begun is finished, so
 // that the prefix can be committed.
-func (d *Delay) produce(ctx context.Context, tp partition, r *kgo.Record, now int64) {
-	out, to := d.give.give(r, now)
-	d.producer.Produce(context.WithoutCancel(ctx), out, func(_ *kgo.Record, err error) { d.answered(tp, r.Offset, to, err) })
+func (d *Delay) produce(ctx context.Context, r release) {
+	r.bytes = recordBytes(r.record)
+	d.mu.Lock()
+	d.inFlightBytes += r.bytes
+	d.mu.Unlock()
+	g := d.give.give(r.record, d.cfg.Now().UnixMilli())
+	r.record = nil
+	d.producer.Produce(context.WithoutCancel(ctx), g.record, func(_ *kgo.Record, err error) { d.answered(r, g, err) })
 }
 
-// answered notes that a return is held by Kafka, or that it never will be.
-func (d *Delay) answered(tp partition, offset int64, to string, err error) {
+// answered notes that a return is held by Kafka, or that it never will be. It
+// may come when the partition has left, or left and come back: then it is not
+// of the waiting that we have now, and the next owner repeats it.
+func (d *Delay) answered(r release, g given, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.inFlight--
+	d.inFlightBytes -= r.bytes
+	d.tellRoom()
 	if err != nil {
 		if d.fatal == nil {
-			d.fatal = fmt.Errorf("give back %s/%d offset %d: %w", tp.topic, tp.number, offset, err)
+			d.fatal = fmt.Errorf("give back %s offset %d: %w", r.w.tp, r.offset, err)
 		}
 		return // never committed: read again after the restart
 	}
-	d.moved = d.cfg.Now()
-	d.m.released.WithLabelValues(to).Inc()
-	w := d.owned[tp]
-	if w == nil || !w.Finish(offset) {
-		return // revoked meanwhile
+	now := d.cfg.Now()
+	d.moved = now
+	d.m.released.WithLabelValues(g.to).Inc()
+	switch g.to {
+	case toEvents, toWork:
+		d.m.lateness.Observe(float64(now.UnixMilli()-g.due) / 1000)
+	case toDead:
+		d.m.dead.WithLabelValues(string(g.reason)).Inc()
 	}
-	if w.paused && w.Len() < d.cfg.MaxRecords/2 {
-		w.paused = false
-		d.consumer.ResumeFetchPartitions(map[string][]int32{tp.topic: {tp.number}})
+	if d.owned[r.w.tp] == r.w && r.w.Finish(r.offset) {
+		d.payloads.take(r.w.tp, r.offset)
 	}
 }
 
-// commit commits the finished prefixes, under the lock that revocation takes.
-// What cannot be committed is read again, and its return dropped by route.
-func (d *Delay) commit(ctx context.Context) {
+// full says that no more may be in flight. The caller holds mu.
+func (d *Delay) full() bool { return d.inFlight >= maxInFlight || d.inFlightBytes >= maxInFlightBytes }
+
+// awaitRoom waits until a quarter of what is in flight was answered, if it is
+// full, maxPoll at most.
+func (d *Delay) awaitRoom(ctx context.Context) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	offsets := map[string]map[int32]kgo.EpochOffset{}
-	for tp, w := range d.owned {
-		at, ok := w.Committable()
-		if !ok || at <= w.committed {
-			continue
-		}
-		if offsets[tp.topic] == nil {
-			offsets[tp.topic] = map[int32]kgo.EpochOffset{}
-		}
-		offsets[tp.topic][tp.number] = kgo.EpochOffset{Epoch: -1, Offset: at}
-	}
-	if len(offsets) == 0 {
+	if d.noRoom = d.full(); !d.noRoom {
+		d.mu.Unlock()
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.DrainTimeout)
-	defer cancel()
-	var failed error
-	d.consumer.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-		failed = err
-		for _, t := range commitTopics(resp) {
-			for _, p := range t.Partitions {
-				if e := kerr.ErrorForCode(p.ErrorCode); e != nil {
-					failed = e
-					continue
-				}
-				if w := d.owned[partition{t.Topic, p.Partition}]; w != nil {
-					w.committed = offsets[t.Topic][p.Partition].Offset
-				}
-			}
-		}
-	})
-	if failed != nil {
-		d.cfg.Logger.Warn("commit offsets", "err", failed)
+	select {
+	case <-d.room: // of an earlier wait that had timed out
+	default:
+	}
+	d.mu.Unlock()
+	timer := time.NewTimer(maxPoll)
+	defer timer.Stop()
+	select {
+	case <-d.room:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
-func commitTopics(resp *kmsg.OffsetCommitResponse) []kmsg.OffsetCommitResponseTopic {
-	if resp == nil {
-		return nil
+// tellRoom ends awaitRoom. The caller holds mu.
+func (d *Delay) tellRoom() {
+	if !d.noRoom || d.inFlight > maxInFlight*3/4 || d.inFlightBytes > maxInFlightBytes*3/4 {
+		return
 	}
-	return resp.Topics
+	d.noRoom = false
+	select {
+	case d.room <- struct{}{}:
+	default:
+	}
 }

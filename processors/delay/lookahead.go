@@ -1,53 +1,74 @@
 package delay
 
-import (
-	"container/heap"
-	"math/bits"
-)
+import "container/heap"
 
 // A Lookahead knows when each record of one partition is due and which of them
 // are finished. Records are added in offset order, come out in order of their
 // due times (those of one due time in offset order), and are finished in any
-// order. It is pure: the caller has the clock. 20 bytes and a bit a record.
+// order. It is pure: the caller has the clock.
+//
+//	Add ─▶ waiting ──Take──▶ taken ──Finish──▶ finished ─▶ forgotten
+//	          ▲                │
+//	          └────PutBack─────┘
+//
+// 20 bytes a record that is not finished, and as much again for finished ones
+// that are not forgotten yet: they are when they outnumber the others.
 //
 // Route never lets a tenant's due times of one class decrease, so what comes
 // out in order of due is in offset order for them.
 type Lookahead struct {
-	first   uint64   // number of records[0]
-	records []record // from the oldest unfinished one to the newest
-	done    []uint64 // bit per record, from number first &^ 63
-	heap    []uint32 // numbers minus first &^… of waiting records, by (due, number); see number
-	base    uint64   // what is added to heap entries to make numbers
-	next    int64    // offset after the newest record
+	records []record // in offset order
+	head    int      // index of the oldest unfinished record, or len(records)
+	dead    int      // finished ones among records
+	heap    []uint32 // indexes of the waiting records, by (due, index)
+	next    int64    // offset after the newest that was seen
 }
 
+// A record's due is Unix ms while it waits, and then what became of it.
 type record struct{ due, offset int64 }
 
-// Len is how many records it holds, finished ones that wait for an older one
-// included.
-func (l *Lookahead) Len() int { return len(l.records) }
+const (
+	taken    = -1
+	finished = -2
 
-// Waiting is how many records are not due yet or were not taken.
+	compactAt = 64 // finished records, below which forgetting them gains nothing
+)
+
+// Len is how many records are not finished.
+func (l *Lookahead) Len() int { return len(l.records) - l.dead }
+
+// Waiting is how many records were not taken.
 func (l *Lookahead) Waiting() int { return len(l.heap) }
 
-// Add notes a record. Offsets must grow.
-func (l *Lookahead) Add(due, offset int64) {
-	l.rebase()
-	number := l.first + uint64(len(l.records))
-	l.records = append(l.records, record{due, offset})
-	if words := int((number-l.first&^63)/64) + 1; words > len(l.done) {
-		l.done = append(l.done, 0)
+// Span is how many offsets there are from the oldest unfinished record to the
+// newest that was seen: so many at most are read again after a restart.
+func (l *Lookahead) Span() int64 {
+	if l.Len() == 0 {
+		return 0
 	}
-	heap.Push((*byDue)(l), uint32(number-l.base))
+	return l.next - l.records[l.head].offset
+}
+
+// Next is the offset after the newest that was seen; 0 before the first.
+func (l *Lookahead) Next() int64 { return l.next }
+
+// Add notes a record. Offsets must grow. A due time before 1970 is 1970.
+func (l *Lookahead) Add(due, offset int64) {
+	l.records = append(l.records, record{max(due, 0), offset})
+	heap.Push((*byDue)(l), uint32(len(l.records)-1))
 	l.next = offset + 1
 }
+
+// Skip notes that there is nothing to give back up to offset, beyond what was
+// added.
+func (l *Lookahead) Skip(offset int64) { l.next = max(l.next, offset+1) }
 
 // NextDue is when the next record is due; ok is false if none waits.
 func (l *Lookahead) NextDue() (due int64, ok bool) {
 	if len(l.heap) == 0 {
 		return 0, false
 	}
-	return l.at(l.heap[0]).due, true
+	return l.records[l.heap[0]].due, true
 }
 
 // Take returns the offset of the next record that is due at now, and takes it
@@ -56,45 +77,61 @@ func (l *Lookahead) Take(now int64) (offset int64, ok bool) {
 	if due, ok := l.NextDue(); !ok || due > now {
 		return 0, false
 	}
-	r := l.at(heap.Pop((*byDue)(l)).(uint32))
+	r := &l.records[heap.Pop((*byDue)(l)).(uint32)]
+	r.due = taken
 	return r.offset, true
 }
 
-// Finish notes that the record at offset has been given back. It reports false
-// for an offset that is not here.
-func (l *Lookahead) Finish(offset int64) bool {
+// PutBack lets a record that was taken wait again. It reports false for an
+// offset that is not taken.
+func (l *Lookahead) PutBack(due, offset int64) bool {
 	i := l.find(offset)
-	if i < 0 {
+	if i < 0 || l.records[i].due != taken {
 		return false
 	}
-	bit := l.first&63 + uint64(i)
-	l.done[bit/64] |= 1 << (bit % 64)
-	l.shrink()
+	l.records[i].due = max(due, 0)
+	heap.Push((*byDue)(l), uint32(i))
+	return true
+}
+
+// Finish notes that the record at offset, which was taken, has been given
+// back. It reports false for an offset that is not taken.
+func (l *Lookahead) Finish(offset int64) bool {
+	i := l.find(offset)
+	if i < 0 || l.records[i].due != taken {
+		return false
+	}
+	l.records[i].due = finished
+	l.dead++
+	for l.head < len(l.records) && l.records[l.head].due == finished {
+		l.head++
+	}
+	if l.dead >= compactAt && l.dead > len(l.records)/2 {
+		l.compact()
+	}
 	return true
 }
 
 // Committable is the offset below which everything is finished; ok is false
 // before the first record.
 func (l *Lookahead) Committable() (offset int64, ok bool) {
-	if len(l.records) == 0 {
+	if l.Len() == 0 {
 		return l.next, l.next > 0
 	}
-	return l.records[0].offset, true
+	return l.records[l.head].offset, true
 }
 
-// Holds reports whether the record at offset is here and not finished.
-func (l *Lookahead) Holds(offset int64) bool {
-	i := l.find(offset)
-	if i < 0 {
-		return false
+// Due is when the record at offset is due; ok is false if none waits there.
+func (l *Lookahead) Due(offset int64) (due int64, ok bool) {
+	if i := l.find(offset); i >= 0 && l.records[i].due >= 0 {
+		return l.records[i].due, true
 	}
-	bit := l.first&63 + uint64(i)
-	return l.done[bit/64]&(1<<(bit%64)) == 0
+	return 0, false
 }
 
 // find is the index of the record at offset, -1 if it is not here.
 func (l *Lookahead) find(offset int64) int {
-	lo, hi := 0, len(l.records)
+	lo, hi := l.head, len(l.records)
 	for lo < hi {
 		if mid := (lo + hi) / 2; l.records[mid].offset < offset {
 			lo = mid + 1
@@ -108,43 +145,24 @@ func (l *Lookahead) find(offset int64) int {
 	return lo
 }
 
-// shrink drops the finished records at the front.
-func (l *Lookahead) shrink() {
-	n := 0
-	for word := 0; word < len(l.done); word++ {
-		skip := 0
-		if word == 0 {
-			skip = int(l.first & 63)
+// compact forgets the finished records. More than half of all are, so it costs
+// a few steps for each of them.
+func (l *Lookahead) compact() {
+	kept := l.records[:0]
+	if live := l.Len(); cap(kept) > 8*max(live, compactAt) { // a peak is over: give its memory back
+		kept, l.heap = make([]record, 0, 2*live), make([]uint32, 0, 2*live)
+	}
+	l.heap = l.heap[:0]
+	for _, r := range l.records[l.head:] {
+		if r.due >= 0 {
+			l.heap = append(l.heap, uint32(len(kept)))
 		}
-		ones := bits.TrailingZeros64(^(l.done[word] >> skip))
-		ones = min(ones, 64-skip)
-		n += ones
-		if ones < 64-skip {
-			break
+		if r.due != finished {
+			kept = append(kept, r)
 		}
 	}
-	n = min(n, len(l.records))
-	if n == 0 {
-		return
-	}
-	words := (l.first+uint64(n))/64 - l.first/64
-	l.first += uint64(n)
-	l.records = l.records[n:]
-	l.done = l.done[min(int(words), len(l.done)):]
-}
-
-func (l *Lookahead) at(short uint32) record { return l.records[l.base+uint64(short)-l.first] }
-
-// rebase keeps heap entries within 32 bits.
-func (l *Lookahead) rebase() {
-	if l.first-l.base < 1<<31 {
-		return
-	}
-	shift := uint32(l.first - l.base)
-	for i := range l.heap {
-		l.heap[i] -= shift // all that wait are at first or after
-	}
-	l.base = l.first
+	l.records, l.head, l.dead = kept, 0, 0
+	heap.Init((*byDue)(l))
 }
 
 // byDue is the heap of a Lookahead.
@@ -153,9 +171,11 @@ type byDue Lookahead
 func (h *byDue) Len() int { return len(h.heap) }
 
 func (h *byDue) Less(i, j int) bool {
-	l := (*Lookahead)(h)
-	a, b := l.at(h.heap[i]), l.at(h.heap[j])
-	return a.due < b.due || a.due == b.due && a.offset < b.offset
+	a, b := h.heap[i], h.heap[j]
+	if x, y := h.records[a].due, h.records[b].due; x != y {
+		return x < y
+	}
+	return a < b
 }
 
 func (h *byDue) Swap(i, j int) { h.heap[i], h.heap[j] = h.heap[j], h.heap[i] }

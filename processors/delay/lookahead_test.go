@@ -40,19 +40,39 @@ func (m *model) committable() (int64, bool) {
 	return m.next, m.next > 0
 }
 
+func (m *model) span() int64 {
+	for _, r := range m.records {
+		if !r.done {
+			return m.next - r.offset
+		}
+	}
+	return 0
+}
+
+func (m *model) at(offset int64) *modelRecord {
+	for i := range m.records {
+		if m.records[i].offset == offset {
+			return &m.records[i]
+		}
+	}
+	return nil
+}
+
 func TestLookaheadAgainstModel(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 7))
 		var l Lookahead
 		var m model
-		l.first, l.base = 1<<33+seed*31, 1<<33-1<<31+200 // soon to be rebased
 		var taken []int64
 		offset, now := int64(0), int64(0)
 		for range 600 {
-			switch rnd.IntN(4) {
+			switch rnd.IntN(5) {
 			case 0, 1:
 				offset += 1 + rnd.Int64N(3) // control records leave holes
 				due := now + rnd.Int64N(50)
+				if rnd.IntN(50) == 0 {
+					due += 5000 // pins the front
+				}
 				l.Add(due, offset)
 				m.records, m.next = append(m.records, modelRecord{due: due, offset: offset}), offset+1
 			case 2:
@@ -73,23 +93,53 @@ func TestLookaheadAgainstModel(t *testing.T) {
 					continue
 				}
 				i := rnd.IntN(len(taken))
-				if !l.Finish(taken[i]) {
-					t.Fatalf("seed %d: Finish(%d) does not know it", seed, taken[i])
-				}
-				for j := range m.records {
-					m.records[j].done = m.records[j].done || m.records[j].offset == taken[i]
+				r := m.at(taken[i])
+				if rnd.IntN(4) == 0 {
+					if !l.PutBack(r.due, r.offset) {
+						t.Fatalf("seed %d: PutBack(%d) does not know it", seed, r.offset)
+					}
+					r.taken = false
+				} else {
+					if !l.Finish(r.offset) {
+						t.Fatalf("seed %d: Finish(%d) does not know it", seed, r.offset)
+					}
+					r.done = true
 				}
 				taken = slices.Delete(taken, i, i+1)
+			case 4:
+				offset++ // a marker
+				l.Skip(offset)
+				m.next = offset + 1
 			}
-			got, ok := l.Committable()
-			if want, wantOK := m.committable(); got != want || ok != wantOK {
-				t.Fatalf("seed %d: Committable = %d %v, want %d %v", seed, got, ok, want, wantOK)
-			}
-			for _, r := range m.records[max(0, len(m.records)-20):] {
-				if l.Holds(r.offset) == r.done {
-					t.Fatalf("seed %d: Holds(%d) = %v", seed, r.offset, !r.done)
-				}
-			}
+			checkAgainst(t, &l, &m, seed)
+		}
+	}
+}
+
+func checkAgainst(t *testing.T, l *Lookahead, m *model, seed uint64) {
+	t.Helper()
+	got, ok := l.Committable()
+	if want, wantOK := m.committable(); got != want || ok != wantOK {
+		t.Fatalf("seed %d: Committable = %d %v, want %d %v", seed, got, ok, want, wantOK)
+	}
+	if l.Span() != m.span() || l.Next() != m.next {
+		t.Fatalf("seed %d: Span %d Next %d, want %d %d", seed, l.Span(), l.Next(), m.span(), m.next)
+	}
+	unfinished, waiting := 0, 0
+	for _, r := range m.records {
+		if !r.done {
+			unfinished++
+		}
+		if !r.taken {
+			waiting++
+		}
+	}
+	if l.Len() != unfinished || l.Waiting() != waiting {
+		t.Fatalf("seed %d: %d unfinished, %d wait, want %d, %d", seed, l.Len(), l.Waiting(), unfinished, waiting)
+	}
+	for _, r := range m.records[max(0, len(m.records)-20):] {
+		if due, ok := l.Due(r.offset); ok == r.taken || ok && due != r.due {
+			t.Fatalf("seed %d: Due(%d) = %d %v", seed, r.offset, due, ok)
 		}
 	}
 }
@@ -97,7 +147,7 @@ func TestLookaheadAgainstModel(t *testing.T) {
 func TestLookaheadRefusesWhatItDoesNotHold(t *testing.T) {
 	var l Lookahead
 	l.Add(5, 10)
-	if l.Finish(9) || l.Finish(11) || l.Holds(9) {
+	if l.Finish(9) || l.Finish(11) {
 		t.Error("an offset that was never added is known")
 	}
 	if _, ok := l.Take(4); ok {
@@ -105,6 +155,33 @@ func TestLookaheadRefusesWhatItDoesNotHold(t *testing.T) {
 	}
 	if due, ok := l.NextDue(); due != 5 || !ok {
 		t.Errorf("NextDue = %d %v", due, ok)
+	}
+	if l.Finish(10) || l.PutBack(5, 10) {
+		t.Error("what was not taken is finished or put back")
+	}
+	if offset, ok := l.Take(5); offset != 10 || !ok || !l.Finish(10) || l.Finish(10) || l.PutBack(5, 10) {
+		t.Error("what was taken is not finished once")
+	}
+	if at, ok := l.Committable(); at != 11 || !ok || l.Waiting() != 0 {
+		t.Errorf("Committable = %d %v", at, ok)
+	}
+}
+
+// One record that is due in a day does not keep those behind it in memory.
+func TestLookaheadForgetsFinishedOnesBehindAFarOne(t *testing.T) {
+	var l Lookahead
+	l.Add(1<<40, 0)
+	for i := int64(1); i <= 100_000; i++ {
+		l.Add(i, i)
+		if offset, ok := l.Take(i); !ok || !l.Finish(offset) {
+			t.Fatal("not given back")
+		}
+	}
+	if l.Len() != 1 || l.Span() != 100_001 || len(l.records) > 2*compactAt || len(l.heap) != 1 {
+		t.Errorf("Len %d, Span %d, %d records and %d heap entries kept", l.Len(), l.Span(), len(l.records), len(l.heap))
+	}
+	if at, _ := l.Committable(); at != 0 {
+		t.Errorf("Committable = %d", at)
 	}
 }
 
@@ -119,5 +196,5 @@ func BenchmarkLookahead(b *testing.B) {
 		l.Finish(offset)
 		l.Add(int64(i)+1_000_000, int64(i)+1_000_000)
 	}
-	b.ReportMetric(float64(cap(l.records)*16+cap(l.heap)*4+cap(l.done)*8)/float64(l.Len()), "B/record")
+	b.ReportMetric(float64(cap(l.records)*16+cap(l.heap)*4)/float64(l.Len()), "B/record")
 }

@@ -1,9 +1,8 @@
 package delay
 
 import (
-	"context"
-	"errors"
-	"fmt"
+	"bytes"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -26,12 +25,12 @@ func newPayloads(limit int64) *payloads {
 	return &payloads{max: limit, records: map[slot]*kgo.Record{}}
 }
 
-// keep keeps r if there is room.
+// keep keeps a copy of r if there is room.
 func (p *payloads) keep(tp partition, r *kgo.Record) bool { return p.keepWithin(p.max, tp, r) }
 
-// keepAgain keeps r, which was read again because its neighbour is due: it has
-// room of its own, else a memory full of what is due much later would make
-// every record cost a reading.
+// keepAgain keeps a copy of r, which was read again because its neighbour is
+// due: it has room of its own, else a memory full of what is due much later
+// would make every record cost a reading.
 func (p *payloads) keepAgain(tp partition, r *kgo.Record) bool {
 	return p.keepWithin(p.max+2*readAheadMax, tp, r)
 }
@@ -42,7 +41,7 @@ func (p *payloads) keepWithin(limit int64, tp partition, r *kgo.Record) bool {
 		return false
 	}
 	if _, ok := p.records[slot{tp, r.Offset}]; !ok {
-		p.records[slot{tp, r.Offset}] = r
+		p.records[slot{tp, r.Offset}] = clone(r)
 		p.size += n
 	}
 	return true
@@ -69,38 +68,24 @@ func (p *payloads) forget(tp partition) {
 	}
 }
 
+// clone copies what a return is made of. All records of a batch share one
+// decompressed slice: without a copy a small one would hold megabytes.
+func clone(r *kgo.Record) *kgo.Record {
+	c := &kgo.Record{
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp,
+		Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Headers: make([]kgo.RecordHeader, len(r.Headers)),
+	}
+	for i, h := range r.Headers {
+		c.Headers[i] = kgo.RecordHeader{Key: strings.Clone(h.Key), Value: bytes.Clone(h.Value)}
+	}
+	return c
+}
+
+// recordBytes is about what a kept record takes in memory.
 func recordBytes(r *kgo.Record) int64 {
 	n := int64(len(r.Key)+len(r.Value)) + 256
 	for _, h := range r.Headers {
 		n += int64(len(h.Key)+len(h.Value)) + 40
 	}
 	return n
-}
-
-var errGone = errors.New("the record is gone: retention is shorter than the wait")
-
-// readFrom reads a partition again, from the record at offset on, readAheadMax
-// bytes or so. It uses a client of its own, for the group's goes forward only.
-//
-// errGone says that the record is not there any more; any other error may pass.
-func readFrom(ctx context.Context, opts []kgo.Opt, tp partition, offset int64) ([]*kgo.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, readAgain)
-	defer cancel()
-	client, err := kgo.NewClient(append(readOptions(opts),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{tp.topic: {tp.number: kgo.NewOffset().At(offset)}}),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxPartitionBytes(readAheadMax),
-	)...)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	fetches := client.PollFetches(ctx)
-	if err := fetches.Err(); err != nil {
-		return nil, fmt.Errorf("read %s/%d offset %d again: %w", tp.topic, tp.number, offset, err)
-	}
-	records := fetches.Records()
-	if len(records) == 0 || records[0].Offset != offset {
-		return nil, fmt.Errorf("%s/%d offset %d: %w", tp.topic, tp.number, offset, errGone)
-	}
-	return records, nil
 }

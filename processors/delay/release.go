@@ -81,19 +81,27 @@ const (
 	toDead   = "dead"
 )
 
-// give returns what is to be produced for r at now, and where it goes. A
-// record whose headers cannot be read becomes a dead letter.
-func (g returner) give(r *kgo.Record, now int64) (*kgo.Record, string) {
+// A given is what is to be produced for a record, and where it goes.
+type given struct {
+	record *kgo.Record
+	to     string
+	due    int64          // Unix ms; 0 of a dead letter
+	reason schemas.Reason // of a dead letter
+}
+
+// give returns what is to be produced for r at now. A record whose headers
+// cannot be read becomes a dead letter.
+func (g returner) give(r *kgo.Record, now int64) given {
 	n, err := readNote(r, g.tiers[r.Topic])
 	switch {
 	case err != nil:
-		return g.dead(r, err), toDead
+		return given{record: g.dead(r, schemas.Internal, err), to: toDead, reason: schemas.Internal}
 	case n.due > now && r.Topic != g.topics.Overflow(): // there it was due when it was taken, though a clock may step back
-		return g.hop(r, n, now), toRetry
+		return given{record: g.hop(r, n, now), to: toRetry, due: n.due}
 	case n.wait || r.Topic == g.topics.Overflow():
-		return g.signed(r, n), toEvents
+		return given{record: g.signed(r, n), to: toEvents, due: n.due}
 	}
-	return g.to(g.topics.Work(), r, r.Headers), toWork
+	return given{record: g.to(g.topics.Work(), r, r.Headers), to: toWork, due: n.due}
 }
 
 // signed brings r back to events. If we crash after it is produced and before
@@ -130,21 +138,21 @@ func (g returner) hop(r *kgo.Record, n note, now int64) *kgo.Record {
 }
 
 // dead makes r a dead letter: what it carries, and why it could not be given
-// back, in place of an earlier why.
-func (g returner) dead(r *kgo.Record, why error) *kgo.Record {
+// back, in place of an earlier why. These headers come last, in route's order.
+func (g returner) dead(r *kgo.Record, reason schemas.Reason, why error) *kgo.Record {
 	headers := make([]kgo.RecordHeader, 0, len(r.Headers)+3)
 	for _, h := range r.Headers {
 		switch h.Key {
-		case schemas.HeaderReason, schemas.HeaderStep, schemas.HeaderError:
+		case schemas.HeaderReason, schemas.HeaderError, schemas.HeaderStep:
 		default:
 			headers = append(headers, h)
 		}
 	}
 	text := fmt.Sprintf("%s/%d offset %d: %v", r.Topic, r.Partition, r.Offset, why)
 	return g.to(g.topics.Dead(), r, append(headers,
-		kgo.RecordHeader{Key: schemas.HeaderReason, Value: []byte(schemas.Internal)},
+		kgo.RecordHeader{Key: schemas.HeaderReason, Value: []byte(reason)},
+		kgo.RecordHeader{Key: schemas.HeaderError, Value: []byte(text[:min(len(text), schemas.MaxAttribute)])},
 		kgo.RecordHeader{Key: schemas.HeaderStep, Value: []byte("delay")},
-		kgo.RecordHeader{Key: schemas.HeaderError, Value: []byte(text)},
 	))
 }
 

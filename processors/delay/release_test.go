@@ -1,7 +1,7 @@
 package delay
 
 import (
-	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,7 +30,8 @@ func TestHopsGoToTheFittingTier(t *testing.T) {
 		r := &kgo.Record{Topic: topics.Retry(time.Second), Key: []byte("acme"), Headers: []kgo.RecordHeader{
 			{Key: schemas.HeaderOrigin, Value: schemas.OriginHeader(origin, 0, "")}, {Key: schemas.HeaderDue, Value: decimal(due)},
 		}}
-		out, to := newReturner().give(r, now.UnixMilli())
+		g := newReturner().give(r, now.UnixMilli())
+		out, to := g.record, g.to
 		if to != toRetry || out.Topic != topics.Retry(want) || header(out, schemas.HeaderDue) != string(decimal(due)) || len(out.Headers) != 2 {
 			t.Errorf("%s left: %s %s %v", left, to, out.Topic, out.Headers)
 		}
@@ -38,17 +39,18 @@ func TestHopsGoToTheFittingTier(t *testing.T) {
 }
 
 func TestADeadLetterHasOneReason(t *testing.T) {
-	out, to := newReturner().give(&kgo.Record{Topic: topics.Overflow(), Key: []byte("acme"), Headers: []kgo.RecordHeader{
-		{Key: schemas.HeaderReason, Value: []byte("old")}, {Key: "mine", Value: []byte("x")}, {Key: schemas.HeaderDue, Value: []byte("soon")},
+	g := newReturner().give(&kgo.Record{Topic: topics.Overflow(), Key: []byte("acme"), Headers: []kgo.RecordHeader{
+		{Key: schemas.HeaderStep, Value: []byte("old")}, {Key: schemas.HeaderReason, Value: []byte("old")}, {Key: "mine", Value: []byte("x")},
+		{Key: schemas.HeaderDue, Value: []byte("soon")}, {Key: schemas.HeaderReason, Value: []byte("older")},
 	}}, 1)
-	reasons := 0
-	for _, h := range out.Headers {
-		if h.Key == schemas.HeaderReason {
-			reasons++
-		}
+	keys := []string{}
+	for _, h := range g.record.Headers {
+		keys = append(keys, h.Key)
 	}
-	if to != toDead || reasons != 1 || header(out, schemas.HeaderReason) != string(schemas.Internal) || header(out, "mine") != "x" || !strings.Contains(header(out, schemas.HeaderError), "spillway-due") {
-		t.Errorf("%s %v", to, out.Headers)
+	want := []string{"mine", schemas.HeaderDue, schemas.HeaderReason, schemas.HeaderError, schemas.HeaderStep}
+	if g.to != toDead || g.reason != schemas.Internal || !slices.Equal(keys, want) || header(g.record, schemas.HeaderReason) != string(schemas.Internal) ||
+		header(g.record, schemas.HeaderStep) != "delay" || !strings.Contains(header(g.record, schemas.HeaderError), "spillway-due") {
+		t.Errorf("%s %v", g.to, g.record.Headers)
 	}
 }
 
@@ -71,38 +73,6 @@ func TestPayloadsReadAgainHaveRoomOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestAStallIsReportedThenFatal(t *testing.T) {
-	now := time.UnixMilli(1_700_000_000_000)
-	d, err := New(Config{Topics: topics, Partitions: partitions, Secrets: secrets{}, Node: "d", Now: func() time.Time { return now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &waiting{}
-	w.Add(now.UnixMilli(), 4)
-	d.owned[partition{topics.Overflow(), 0}] = w
-	if got := d.takeDue(); len(got) != 1 || got[0].offset != 4 {
-		t.Fatalf("took %+v", got)
-	}
-	if now = now.Add(notReady); d.Ready() != nil {
-		t.Error("not ready too early")
-	}
-	if now = now.Add(time.Second); d.Ready() == nil || d.stuck() != nil {
-		t.Errorf("after a minute: ready %v, stuck %v", d.Ready(), d.stuck())
-	}
-	if now = now.Add(giveUp); d.stuck() == nil {
-		t.Error("Run would wait for ever")
-	}
-	d.answered(partition{topics.Overflow(), 0}, 4, toEvents, nil)
-	if d.stuck() != nil || w.Len() != 0 {
-		t.Error("progress is not seen")
-	}
-	refused := errors.New("too large")
-	d.answered(partition{topics.Overflow(), 0}, 5, toEvents, refused)
-	if !errors.Is(d.stuck(), refused) || !errors.Is(d.Ready(), refused) {
-		t.Errorf("a return that cannot be produced: %v", d.stuck())
-	}
-}
-
 func FuzzGive(f *testing.F) {
 	f.Add([]byte("1700000000000"), schemas.OriginHeader(origin, 1, "job"), int64(5), uint8(0))
 	f.Add([]byte(""), []byte("x;y"), int64(0), uint8(3))
@@ -116,7 +86,8 @@ func FuzzGive(f *testing.F) {
 			{Key: schemas.HeaderOrigin, Value: from}, {Key: schemas.HeaderDue, Value: due},
 		}}
 		n, err := readNote(r, g.tiers[r.Topic])
-		out, to := g.give(r, now)
+		got := g.give(r, now)
+		out, to := got.record, got.to
 		switch {
 		case (err != nil) != (to == toDead):
 			t.Fatalf("%v, and goes to %s", err, to)

@@ -1,0 +1,129 @@
+package delay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A fault is an error that comes again and again. There are at most two for
+// each partition, and one for the group.
+type fault struct {
+	err         error
+	since, last time.Time
+}
+
+// A faultAt is where it is. The partition of the group's has no topic.
+type faultAt struct {
+	tp   partition
+	what string
+}
+
+const (
+	readingAhead = "reading ahead"
+	readingAgain = "reading a payload again"
+)
+
+// fault notes an error. It is logged when it is new, and forgotten when it was
+// not repeated for faultStale. The caller holds mu.
+func (d *Delay) fault(at faultAt, err error) {
+	now := d.cfg.Now()
+	f := d.faults[at]
+	if f == nil || now.Sub(f.last) > faultStale {
+		f = &fault{since: now}
+		d.faults[at] = f
+		d.cfg.Logger.Warn("a partition cannot be read; it is tried again", "topic", at.tp.topic, "partition", at.tp.number, "step", at.what, "err", err)
+	}
+	f.err, f.last = err, now
+}
+
+// faulty returns an error that stands for at least so long. The caller holds
+// mu.
+func (d *Delay) faulty(now time.Time, least time.Duration) error {
+	for at, f := range d.faults {
+		if now.Sub(f.last) <= faultStale && f.last.Sub(f.since) >= least {
+			return fmt.Errorf("%s of %s fails for %s: %w", at.what, at.tp, now.Sub(f.since).Round(time.Second), f.err)
+		}
+	}
+	return nil
+}
+
+// fetchError judges what a poll says about a partition, or about the group
+// (its topic is ""). Most is repeated by the client and passes.
+func (d *Delay) fetchError(ctx context.Context, tp partition, err error) {
+	var lossy *kgo.ErrDataLoss
+	var tooLarge *kgo.ErrDecompressTooLarge
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return
+	case errors.Is(err, kerr.OffsetOutOfRange):
+		if err = d.outOfRange(ctx, tp, err); err == nil {
+			return
+		}
+	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kerr.FencedInstanceID), // another process has our name
+		errors.Is(err, kerr.UnknownTopicID),               // the topic was made anew: this client reads it no more
+		errors.As(err, &lossy), errors.As(err, &tooLarge): // the client stands, or goes on elsewhere than we think
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.fatal == nil {
+			d.fatal = fmt.Errorf("read %s: %w", tp, err)
+		}
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fault(faultAt{tp, readingAhead}, err)
+	if w := d.owned[tp]; w != nil {
+		w.retryAt = d.cfg.Now().Add(faultRetry)
+	}
+}
+
+// outOfRange goes on at the log's start if retention has passed where we read.
+// It returns nil then. Else Kafka has lost what we have read: to begin anew
+// would give back everything once more, so that is for a person to decide.
+func (d *Delay) outOfRange(ctx context.Context, tp partition, outOfRange error) error {
+	start, err := d.logStart(ctx, tp)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	w := d.owned[tp]
+	at := int64(-1)
+	if w != nil {
+		if at = w.position(); at < start {
+			d.gap(w, start)
+		}
+	}
+	d.mu.Unlock()
+	switch {
+	case w == nil:
+		return nil
+	case at >= start:
+		return fmt.Errorf("offset %d is not in the log, which starts at %d: has Kafka lost records? %w", at, start, outOfRange)
+	}
+	d.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{tp.topic: {tp.number: {Epoch: -1, Offset: start}}})
+	return nil
+}
+
+// logStart asks where the log of a partition begins.
+func (d *Delay) logStart(ctx context.Context, tp partition) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	starts, err := kadm.NewClient(d.producer).ListStartOffsets(ctx, tp.topic)
+	if err != nil {
+		return 0, fmt.Errorf("ask where %s starts: %w", tp, err)
+	}
+	start, ok := starts.Lookup(tp.topic, tp.number)
+	if !ok {
+		return 0, fmt.Errorf("ask where %s starts: it is not there", tp)
+	}
+	if start.Err != nil {
+		return 0, fmt.Errorf("ask where %s starts: %w", tp, start.Err)
+	}
+	return start.Offset, nil
+}
