@@ -337,7 +337,7 @@ func (r *run) report() *Report {
 		Stall: float64(r.stall.Load()) / 1e6, Failures: []string{},
 	}
 	if r.cfg.Noisy {
-		out.Noisy = shape(r.subs.noisy, r.noisy.Rate, float64(r.noisy.Burst), r.plan.Duration)
+		out.Noisy = shape(r.subs.noisy, r.noisy.Rate, float64(r.noisy.Burst), r.plan.Duration, wayToSocket(out.QuietLatency))
 	}
 	out.judge(r.cfg.Restarts)
 	return out

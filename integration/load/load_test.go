@@ -161,12 +161,12 @@ func TestShape(t *testing.T) {
 	for k := range 30 { // burst of 10, then one each 100 ms
 		times = append(times, time.Duration(max(0, k-9))*100*time.Millisecond)
 	}
-	s := shape(times, 10, 10, time.Second)
+	s := shape(times, 10, 10, time.Second, 100*time.Millisecond)
 	if s.InTime != 20 || s.OnTheWay != 1 || s.Allowed != 20 || s.MaxExcess != 0 {
 		t.Errorf("%+v", s)
 	}
 	times[29] = 0
-	if s := shape(times, 10, 10, time.Second); s.MaxExcess < 19 {
+	if s := shape(times, 10, 10, time.Second, 100*time.Millisecond); s.MaxExcess < 19 {
 		t.Errorf("an event that came early is not seen: %+v", s)
 	}
 }

@@ -42,20 +42,20 @@ type Shape struct {
 	Rate      float64 `json:"rate"`
 	Burst     float64 `json:"burst"`
 	InTime    int     `json:"in_time"`    // delivered by the end of the run
-	OnTheWay  int     `json:"on_the_way"` // delivered in the tenth of a second after it
+	OnTheWay  int     `json:"on_the_way"` // delivered so soon after it that they were on the way; see wayToSocket
 	Allowed   float64 `json:"allowed"`    // burst + rate × time
 	MaxExcess float64 `json:"max_excess"` // most that was ever delivered above the allowance of its moment
 }
 
 // shape measures the delivery times of a limited tenant, since its first event
 // was due, against burst + rate × time.
-func shape(times []time.Duration, rate, burst float64, run time.Duration) Shape {
+func shape(times []time.Duration, rate, burst float64, run, way time.Duration) Shape {
 	s := Shape{Rate: rate, Burst: burst, Allowed: burst + rate*run.Seconds()}
 	for k, at := range times {
 		switch {
 		case at <= run:
 			s.InTime++
-		case at <= run+wayToSocket:
+		case at <= run+way:
 			s.OnTheWay++
 		}
 		s.MaxExcess = max(s.MaxExcess, float64(k+1)-burst-rate*at.Seconds())
@@ -64,8 +64,11 @@ func shape(times []time.Duration, rate, burst float64, run time.Duration) Shape 
 }
 
 // wayToSocket is how much later than its token an event may arrive, for the way
-// from the log to the socket.
-const wayToSocket = 100 * time.Millisecond
+// from the log to the socket: the limiter is not to blame for what takes as
+// long as the slowest event of a quiet tenant did in the same run.
+func wayToSocket(quiet Percentiles) time.Duration {
+	return max(100*time.Millisecond, time.Duration(quiet.Max*float64(time.Millisecond)))
+}
 
 // judge fills in Failures. restarts is for a run in which Spillway was
 // stopped or killed: its dedupe memory is not durable yet, and a sender waits.
