@@ -17,11 +17,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// testBadInput sends what costs more than a malformed record: each must end in
+// TestBadInput sends what costs more than a malformed record: each must end in
 // `dead` with its reason, and the good record behind it in the same partition
 // must be delivered. The other ways to be malformed are part of every load run.
-func testBadInput(t *testing.T) {
-	s := sharedDev(t)
+func TestBadInput(t *testing.T) { onEach(t, testBadInput) }
+
+func testBadInput(t *testing.T, s *site) {
 	good := s.demoMessage(t, "still here")
 	referrer := s.register(t, "interop.Referrer", `{"schema":"{\"type\":\"record\",\"name\":\"Referrer\",\"namespace\":\"interop\",\"fields\":[{\"name\":\"m\",\"type\":\"demo.Message\"}]}",
  "references":[{"name":"demo.Message","subject":"demo.Message","version":1}]}`)
@@ -73,13 +74,13 @@ func testBadInput(t *testing.T) {
 }
 
 // kafka is a producer as any user has it, for records of any size.
-func (s *stack) kafka(t *testing.T, compressed bool) *kgo.Client {
+func (s *site) kafka(t *testing.T, compressed bool) *kgo.Client {
 	t.Helper()
 	codec := kgo.NoCompression()
 	if compressed {
 		codec = kgo.GzipCompression()
 	}
-	c, err := kgo.NewClient(kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", s.port(9092))), kgo.DefaultProduceTopic("spillway.events"),
+	c, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.at().Kafka, ",")...), kgo.DefaultProduceTopic("spillway.events"),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(600<<20), kgo.BrokerMaxWriteBytes(1<<30))
 	if err != nil {
 		t.Fatal(err)
@@ -91,15 +92,15 @@ func (s *stack) kafka(t *testing.T, compressed bool) *kgo.Client {
 func wire(id int) []byte { return binary.BigEndian.AppendUint32([]byte{0}, uint32(id)) }
 
 // demoMessage is a demo.Message in the wire format.
-func (s *stack) demoMessage(t *testing.T, text string) []byte {
+func (s *site) demoMessage(t *testing.T, text string) []byte {
 	t.Helper()
 	return []byte(s.run(t, `{"text":"`+text+`"}`, "schemas", "encode", "demo.Message", "-"))
 }
 
 // register registers a schema as any client would and returns its id.
-func (s *stack) register(t *testing.T, subject, body string) int {
+func (s *site) register(t *testing.T, subject, body string) int {
 	t.Helper()
-	resp, err := http.Post(s.url(8081, "/subjects/"+subject+"/versions"), "application/vnd.schemaregistry.v1+json", strings.NewReader(body))
+	resp, err := http.Post(s.at().Registry+"/subjects/"+subject+"/versions", "application/vnd.schemaregistry.v1+json", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,9 +117,9 @@ func (s *stack) register(t *testing.T, subject, body string) int {
 }
 
 // expectDead waits for a dead letter with this reason.
-func (s *stack) expectDead(t *testing.T, since time.Time, reason string) {
+func (s *site) expectDead(t *testing.T, since time.Time, reason string) {
 	t.Helper()
-	c, err := kgo.NewClient(kgo.SeedBrokers(fmt.Sprintf("127.0.0.1:%d", s.port(9092))), kgo.ConsumeTopics("spillway.dead"),
+	c, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(s.at().Kafka, ",")...), kgo.ConsumeTopics("spillway.dead"),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AfterMilli(since.Add(-time.Second).UnixMilli())), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.BrokerMaxReadBytes(100<<20))
 	if err != nil {
 		t.Fatal(err)

@@ -3,21 +3,19 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 )
 
-// testStory publishes an event and expects its story in ClickHouse within 2 s
+// TestStory publishes an event and expects its story in ClickHouse within 2 s
 // of its delivery, for clickhouse-go (explain) and for curl alike.
-func testStory(t *testing.T) {
-	s := sharedDev(t)
+func TestStory(t *testing.T) { onEach(t, testStory) }
+
+func testStory(t *testing.T, s *site) {
+	s.clickhouseReady(t)
 	id := fmt.Sprintf("story-%d", time.Now().UnixNano())
 	s.run(t, "", "pub", "acme", "story.1", `{"text":"once upon a time"}`, "--id", id)
 	s.run(t, "", "sub", "acme", "story.1", "--from", "begin", "--count", "1")
@@ -36,11 +34,13 @@ func testStory(t *testing.T) {
 	}
 }
 
-// testIsolation: a token of acme, with every channel allowed, never sees a
+// TestIsolation: a token of acme, with every channel allowed, never sees a
 // byte of globex, not with globex's cursors either; one with few channels is
 // refused the others by name.
-func testIsolation(t *testing.T) {
-	s := sharedDev(t)
+func TestIsolation(t *testing.T) { onEach(t, testIsolation) }
+
+func testIsolation(t *testing.T, s *site) {
+	s.clickhouseReady(t)
 	secret, own := fmt.Sprintf("secret-%d", time.Now().UnixNano()), fmt.Sprintf("own-%d", time.Now().UnixNano())
 	s.run(t, "", "pub", "globex", "hidden.1", `{"text":"`+secret+`"}`, "--id", secret)
 	s.run(t, "", "pub", "acme", "hidden.1", `{"text":"`+own+`"}`)
@@ -55,7 +55,6 @@ func testIsolation(t *testing.T) {
 			t.Fatalf("sub %s with a token for chat.*: %v\n%s", channel, err, out)
 		}
 	}
-	s.engineReady(t)
 	foreign := cursor.FindString(s.run(t, "", "explain", secret))
 	if foreign == "" {
 		t.Fatal("explain names no cursor of globex's event")
@@ -74,56 +73,19 @@ func testIsolation(t *testing.T) {
 
 var cursor = regexp.MustCompile(`c[0-9a-f]{24}`)
 
-type report struct {
-	Offered   int            `json:"offered"`
-	Repeats   int            `json:"repeats_sent"`
-	Malformed map[string]int `json:"malformed_sent"`
-	Run       string         `json:"run"`
-	Failures  []string       `json:"failures"`
-}
+// TestLoad is the main job: the trace goes through, everything adds up, and a
+// hundred stories of it are whole.
+func TestLoad(t *testing.T) { onEach(t, testLoad) }
 
-// load plays the trace; the run must add up, and the second checker must
-// agree with it.
-func (s *stack) load(t *testing.T, args ...string) report {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "report.json")
-	out := s.run(t, "", append([]string{"load", "--report", file, "--trace", "load/testdata/azure_llm_inference_conv_2023.csv"}, args...)...)
-	t.Log(tail(out))
-	return s.agree(t, file)
-}
-
-// agree reads a report and has the second checker count the same.
-func (s *stack) agree(t *testing.T, file string, args ...string) report {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r report
-	if err := json.Unmarshal(text, &r); err != nil || len(r.Failures) > 0 || r.Offered == 0 {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	var out []byte
-	eventually(t, "the second checker agrees", func() bool { // the audit may be a moment behind
-		cmd := exec.CommandContext(t.Context(), "go", append([]string{
-			"run", "./check", "--report", file, "--kafka", fmt.Sprintf("127.0.0.1:%d", s.port(9092)), "--clickhouse", s.url(8123, ""),
-		}, args...)...)
-		out, err = cmd.CombinedOutput()
-		return err == nil
-	}, func() string { return string(out) })
-	t.Logf("%s", out)
-	return r
-}
-
-func testLoad(t *testing.T) {
-	s := sharedDev(t)
+func testLoad(t *testing.T, s *site) {
+	s.clickhouseReady(t)
 	r := s.load(t, "--speed", "2", "--tenants", "20", "--duration", "20s")
 	explainSome(t, s, r.Run)
 }
 
 // explainSome asks for the stories of a hundred events of a run and of one at
 // least for each reason that it has: each must say how it began and ended.
-func explainSome(t *testing.T, s *stack, run string) {
+func explainSome(t *testing.T, s *site, run string) {
 	t.Helper()
 	like := "event_id LIKE '" + run + "-%'"
 	sample := s.query(t, `SELECT DISTINCT id, reason FROM (

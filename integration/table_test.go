@@ -1,0 +1,167 @@
+//go:build integration
+
+package integration
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// An outcome is how a story went on a kind of stack.
+type outcome struct{ how, why string }
+
+// told are the outcomes so far, by story and kind.
+var told = struct {
+	sync.Mutex
+	stories []string
+	by      map[string]map[string]outcome
+	why     map[string]string // of a test that was skipped, by its name
+}{by: map[string]map[string]outcome{}, why: map[string]string{}}
+
+// on has the table of the end say how this test went on a kind of stack. The
+// story is the test's name without the kind.
+func on(t *testing.T, kind string) {
+	t.Helper()
+	story := strings.Trim(strings.Replace("/"+t.Name()+"/", "/"+kind+"/", "/", 1), "/")
+	began := time.Now()
+	told.Lock()
+	defer told.Unlock()
+	if told.by[story] == nil {
+		told.stories = append(told.stories, story)
+		told.by[story] = map[string]outcome{}
+	}
+	told.by[story][kind] = outcome{how: "cut off"}
+	t.Cleanup(func() {
+		told.Lock()
+		defer told.Unlock()
+		o := outcome{how: fmt.Sprintf("passed %.0f s", time.Since(began).Seconds())}
+		switch {
+		case t.Failed():
+			o.how = "FAILED"
+		case t.Skipped():
+			o = outcome{"skipped", cmp.Or(told.why[t.Name()], "see the log")}
+		}
+		told.by[story][kind] = o
+	})
+}
+
+// skip skips a test with a reason that the table shows.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	told.Lock()
+	told.why[t.Name()] = why
+	told.Unlock()
+	t.Skip(why)
+}
+
+// writeTable prints story × stack.
+func writeTable(w io.Writer) error {
+	told.Lock()
+	defer told.Unlock()
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-44s", "story")
+	for _, k := range kinds {
+		fmt.Fprintf(&b, " %-14s", k.name)
+	}
+	var why []string
+	for _, story := range told.stories {
+		fmt.Fprintf(&b, "\n%-44s", story)
+		for _, k := range kinds {
+			o, ok := told.by[story][k.name]
+			if !ok {
+				o.how = "-"
+			}
+			fmt.Fprintf(&b, " %-14s", o.how)
+			if o.why != "" {
+				why = append(why, k.name+" skipped: "+o.why)
+			}
+		}
+	}
+	slices.Sort(why)
+	for _, line := range slices.Compact(why) {
+		b.WriteString("\n" + line)
+	}
+	b.WriteString("\n-: the story is about another kind of stack\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// undone is what must be undone before the process ends, also if it is
+// interrupted: last first.
+var undone struct {
+	sync.Mutex
+	list []func()
+}
+
+// undo has f called before the process ends.
+func undo(f func()) {
+	undone.Lock()
+	defer undone.Unlock()
+	undone.list = append(undone.list, f)
+}
+
+func undoAll() {
+	undone.Lock()
+	list := undone.list
+	undone.list = nil
+	undone.Unlock()
+	for _, f := range slices.Backward(list) {
+		f()
+	}
+}
+
+func TestMain(m *testing.M) {
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() { // lives as long as the process
+		<-interrupted
+		fmt.Fprintln(os.Stderr, "interrupted: stopping what was started")
+		undoAll()
+		os.Exit(130)
+	}()
+	sweep()
+	code := m.Run()
+	for _, k := range slices.Backward(kinds) {
+		if s := common.sites[k.name]; s != nil {
+			if err := s.Stop(); err != nil {
+				fmt.Fprintf(os.Stderr, "FAILED: stop %s: %v\n", k.name, err)
+				code = max(code, 1)
+			}
+		}
+	}
+	undoAll()
+	if err := report(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// report prints the table, also to the file that SPILLWAY_STORIES_FILE names.
+func report() error {
+	if err := writeTable(os.Stdout); err != nil {
+		return err
+	}
+	name := os.Getenv("SPILLWAY_STORIES_FILE")
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	if err := writeTable(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
