@@ -128,6 +128,7 @@ func TestMain(m *testing.M) {
 		undoAll()
 		os.Exit(130)
 	}()
+	_ = os.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true") // this suite cleans up itself: see undo and sweep
 	sweep()
 	code := m.Run()
 	for _, k := range slices.Backward(kinds) {
