@@ -16,7 +16,7 @@ type Ledger struct {
 	run  string
 	rows [2][]row // by kind of subscriber, by request
 
-	Quiet, NoisyLatency latencies
+	Quiet, HTTP, NoisyLatency latencies // HTTP: those of Quiet that came over HTTP
 }
 
 // The two kinds of subscriber.
@@ -106,6 +106,9 @@ func (l *Ledger) Got(tenant, channel, id string, at time.Duration) Sight {
 		l.NoisyLatency.add(at - p.Due(seq))
 	} else {
 		l.Quiet.add(at - p.Due(seq))
+		if !p.Kafka {
+			l.HTTP.add(at - p.Due(seq))
+		}
 	}
 	return First
 }

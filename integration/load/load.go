@@ -54,6 +54,7 @@ type run struct {
 	noisy  schemas.Rate
 	sent   time.Duration
 	stall  atomic.Int64 // see stalls
+	bare   *bare
 }
 
 // Run plays the trace and returns the report. An error means that the run
@@ -72,7 +73,12 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := r.policies(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.play(ctx); err != nil {
+	r.bare = newBare(cfg.Kafka, cfg.Topics, r.cfg.Plan.Run, r.now)
+	if err := r.bare.open(ctx, cfg.Topics.Events()); err != nil {
+		return nil, fmt.Errorf("measure the broker alone: %w", err)
+	}
+	err = r.play(ctx)
+	if err := errors.Join(err, r.bare.close(context.WithoutCancel(ctx))); err != nil {
 		return nil, err
 	}
 	return r.report(), nil
@@ -179,6 +185,12 @@ func (r *run) play(ctx context.Context) error {
 	r.start = r.cfg.Now().Add(lead) // tenants' subscribers are there; requests' come when theirs is near
 	listen.Go(func() error { r.progress(listenCtx); return nil })
 	listen.Go(func() error { r.stalls(listenCtx); return nil })
+	listen.Go(func() error {
+		if err := r.bare.measure(listenCtx, r.plan.Duration); err != nil && listenCtx.Err() == nil {
+			return fmt.Errorf("measure the broker alone: %w", err)
+		}
+		return nil
+	})
 	for i := range r.plan.Requests {
 		req := &r.plan.Requests[i]
 		listen.Go(func() error { return r.subs.exact(listenCtx, req) })
@@ -333,7 +345,7 @@ func (r *run) report() *Report {
 		Exact: r.ledger.Sum(Exact, false), Star: r.ledger.Sum(Star, false),
 		NoisyExact: r.ledger.Sum(Exact, true), NoisyStar: r.ledger.Sum(Star, true),
 		Verdict: r.wit.verdict(), Gaps: int(r.subs.gaps.Load()), Foreign: int(r.subs.foreign.Load()), Reconnects: int(r.subs.reconnects.Load()),
-		QuietLatency: r.ledger.Quiet.Percentiles(), NoisyLatency: r.ledger.NoisyLatency.Percentiles(),
+		QuietLatency: r.ledger.Quiet.Percentiles(), HTTPLatency: r.ledger.HTTP.Percentiles(), BareLatency: r.bare.taken.Percentiles(), NoisyLatency: r.ledger.NoisyLatency.Percentiles(),
 		Stall: float64(r.stall.Load()) / 1e6, Failures: []string{},
 	}
 	if r.cfg.Noisy {

@@ -32,6 +32,8 @@ type Report struct {
 	Gaps         int            `json:"gaps"`    // gap frames that subscribers were sent
 	Reconnects   int            `json:"reconnects"`
 	QuietLatency Percentiles    `json:"quiet_latency"`
+	HTTPLatency  Percentiles    `json:"http_latency"` // those of them that came over HTTP
+	BareLatency  Percentiles    `json:"bare_latency"` // produce → consume of the same broker in the same run; see bare
 	NoisyLatency Percentiles    `json:"noisy_latency"`
 	Stall        float64        `json:"stall_ms"` // longest time for which the generator itself did not run
 	Failures     []string       `json:"failures"`
@@ -160,11 +162,11 @@ func (r *Report) Write(w io.Writer) error {
 	}{{"quiet, one channel", r.Exact}, {"quiet, *", r.Star}, {"noisy, one channel", r.NoisyExact}, {"noisy, *", r.NoisyStar}} {
 		p("%-26s %9d %9d %6d %8d %13d", q.name, q.Expected, q.Delivered, q.Lost, q.Doubled, q.OutOfOrder)
 	}
-	p("%-26s %9s %9s %9s %9s", "due → socket, ms", "p50", "p99", "p99.9", "max")
+	p("%-26s %9s %9s %9s %9s", "from due to socket, ms", "p50", "p99", "p99.9", "max")
 	for _, q := range []struct {
 		name string
 		Percentiles
-	}{{"quiet", r.QuietLatency}, {"noisy", r.NoisyLatency}} {
+	}{{"quiet", r.QuietLatency}, {"quiet, over HTTP", r.HTTPLatency}, {"noisy", r.NoisyLatency}, {"broker alone", r.BareLatency}} {
 		p("%-26s %9.1f %9.1f %9.1f %9.1f", q.name, q.P50, q.P99, q.P999, q.Max)
 	}
 	if r.Noisy.Rate > 0 {
