@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/processors/audit/table"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -21,7 +23,7 @@ type batch struct {
 	dead        *deadRows
 	odd         *oddRows
 
-	tables []*table
+	tables []*table.Table
 	bytes  int
 	oldest int64 // append time of the oldest record, Unix ms
 	next   offsets
@@ -39,21 +41,21 @@ func newBatch(s *Sink) *batch {
 		events: newEventRows(), transitions: newTransitionRows(), receipts: newReceiptRows(), ranges: newRangeRows(),
 		dead: newDeadRows(), odd: newOddRows(), next: offsets{}, sink: s, names: newNames(&s.cfg),
 	}
-	b.tables = []*table{&b.events.table, &b.transitions.table, &b.receipts.table, &b.ranges.table, &b.dead.table, &b.odd.table}
+	b.tables = []*table.Table{&b.events.Table, &b.transitions.Table, &b.receipts.Table, &b.ranges.Table, &b.dead.Table, &b.odd.Table}
 	return b
 }
 
 // reset empties the batch; its memory is used again.
 func (b *batch) reset() {
 	for _, t := range b.tables {
-		t.reset()
+		t.Reset()
 	}
 	b.bytes, b.oldest, b.next = 0, 0, offsets{}
 }
 
 func (b *batch) rows() (n int) {
 	for _, t := range b.tables {
-		n += t.rows
+		n += t.Rows
 	}
 	return n
 }
@@ -147,7 +149,7 @@ func (b *batch) addOdd(rec *kgo.Record, next int64, why error) {
 // within the bound, and goes on behind it. Its append time is unknown; the day
 // is near enough, and the same if it is met again.
 func (b *batch) skip(e *kgo.ErrDecompressTooLarge) {
-	b.addOdd(&kgo.Record{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Timestamp: b.sink.cfg.Now().Truncate(day)}, e.NextOffset, e)
+	b.addOdd(&kgo.Record{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset, Timestamp: b.sink.cfg.Now().Truncate(24 * time.Hour)}, e.NextOffset, e)
 	b.next.set(e.Topic, e.Partition, kgo.EpochOffset{Epoch: e.Epoch, Offset: e.NextOffset})
 }
 

@@ -120,5 +120,5 @@ func (c *Config) validate() error {
 			return fmt.Errorf("audit: SchemaIDs lacks %s", name)
 		}
 	}
-	return errors.Join(c.Server.validate(), c.Retention.validate())
+	return errors.Join(c.Server.Validate(), c.Retention.Validate())
 }

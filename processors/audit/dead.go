@@ -6,12 +6,13 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/processors/audit/table"
 	"github.com/spillway/spillway/schemas"
 )
 
 // deadRows is the table dead_letters.
 type deadRows struct {
-	table
+	table.Table
 	identity
 	generation, attempt   []int32
 	replay                []string
@@ -27,12 +28,12 @@ type deadRows struct {
 
 func newDeadRows() *deadRows {
 	r := &deadRows{}
-	r.table = define("dead_letters", append(r.identity.columns(),
-		int32s("generation", &r.generation), int32s("attempt", &r.attempt), text("replay", &r.replay),
-		text("type", &r.kind), text("channel", &r.channel), text("source", &r.source),
-		text("reason", &r.reason), text("error", &r.err), text("step", &r.step),
-		millis("dead_at", &r.deadAt), int32s("dead_partition", &r.partition), int64s("dead_offset", &r.offset),
-		text("key", &r.key), maps("headers", &r.headers), text("payload", &r.payload))...)
+	r.Table = table.Define("dead_letters", append(r.identity.columns(),
+		table.Int32s("generation", &r.generation), table.Int32s("attempt", &r.attempt), table.Text("replay", &r.replay),
+		table.Text("type", &r.kind), table.Text("channel", &r.channel), table.Text("source", &r.source),
+		table.Text("reason", &r.reason), table.Text("error", &r.err), table.Text("step", &r.step),
+		table.Millis("dead_at", &r.deadAt), table.Int32s("dead_partition", &r.partition), table.Int64s("dead_offset", &r.offset),
+		table.Text("key", &r.key), table.Maps("headers", &r.headers), table.Text("payload", &r.payload))...)
 	return r
 }
 
@@ -61,7 +62,7 @@ func (r *deadRows) add(rec *kgo.Record, ev *schemas.Event) {
 	r.key = append(r.key, view(rec.Key))
 	r.headers = append(r.headers, l.original)
 	r.payload = append(r.payload, view(rec.Value))
-	r.rows++
+	r.Rows++
 }
 
 // A letter is what the headers of a record on dead say about it.
@@ -105,7 +106,7 @@ func readLetter(rec *kgo.Record) letter {
 
 // oddRows is the table undecodable.
 type oddRows struct {
-	table
+	table.Table
 	topic        []string
 	partition    []int32
 	offset, next []int64
@@ -116,9 +117,9 @@ type oddRows struct {
 
 func newOddRows() *oddRows {
 	r := &oddRows{}
-	r.table = define("undecodable",
-		text("topic", &r.topic), int32s("partition", &r.partition), int64s("offset", &r.offset), int64s("next_offset", &r.next),
-		millis("appended_at", &r.appendedAt), text("error", &r.err), text("key", &r.key), text("value", &r.value))
+	r.Table = table.Define("undecodable",
+		table.Text("topic", &r.topic), table.Int32s("partition", &r.partition), table.Int64s("offset", &r.offset), table.Int64s("next_offset", &r.next),
+		table.Millis("appended_at", &r.appendedAt), table.Text("error", &r.err), table.Text("key", &r.key), table.Text("value", &r.value))
 	return r
 }
 
@@ -131,5 +132,5 @@ func (r *oddRows) add(rec *kgo.Record, next int64, why error) {
 	r.err = append(r.err, why.Error())
 	r.key = append(r.key, view(rec.Key))
 	r.value = append(r.value, view(rec.Value))
-	r.rows++
+	r.Rows++
 }

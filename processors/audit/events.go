@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/processors/audit/explain"
+	"github.com/spillway/spillway/processors/audit/table"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -15,7 +16,7 @@ const maxTenant = 256
 
 // eventRows is the table events.
 type eventRows struct {
-	table
+	table.Table
 	identity
 	kind, channel, source   []string
 	occurredAt              []int64
@@ -28,10 +29,10 @@ type eventRows struct {
 
 func newEventRows() *eventRows {
 	r := &eventRows{}
-	r.table = define("events", append(r.identity.columns(),
-		text("type", &r.kind), text("channel", &r.channel), text("source", &r.source), millis("occurred_at", &r.occurredAt),
-		text("region", &r.region), text("class", &r.class), text("idempotency_key", &r.idempotencyKey), text("trace_id", &r.traceID),
-		int32s("schema_id", &r.schemaID), maps("headers", &r.headers), text("payload", &r.payload))...)
+	r.Table = table.Define("events", append(r.identity.columns(),
+		table.Text("type", &r.kind), table.Text("channel", &r.channel), table.Text("source", &r.source), table.Millis("occurred_at", &r.occurredAt),
+		table.Text("region", &r.region), table.Text("class", &r.class), table.Text("idempotency_key", &r.idempotencyKey), table.Text("trace_id", &r.traceID),
+		table.Int32s("schema_id", &r.schemaID), table.Maps("headers", &r.headers), table.Text("payload", &r.payload))...)
 	return r
 }
 
@@ -49,7 +50,25 @@ func (r *eventRows) add(rec *kgo.Record, ev *schemas.Event) {
 	r.schemaID = append(r.schemaID, ev.SchemaID)
 	r.headers = append(r.headers, rec.Headers)
 	r.payload = append(r.payload, view(rec.Value))
-	r.rows++
+	r.Rows++
+}
+
+// identity is the columns of an event's origin, which four tables share.
+type identity struct {
+	tenant          []string
+	acceptedAt      []int64
+	originTopic     []string
+	originPartition []int32
+	originOffset    []int64
+	eventID         []string
+}
+
+func (id *identity) columns() []table.Column {
+	return []table.Column{
+		table.Text("tenant", &id.tenant), table.Millis("accepted_at", &id.acceptedAt),
+		table.Text("origin_topic", &id.originTopic), table.Int32s("origin_partition", &id.originPartition), table.Int64s("origin_offset", &id.originOffset),
+		table.Text("event_id", &id.eventID),
+	}
 }
 
 func (id *identity) addEvent(ev *schemas.Event) {
@@ -80,17 +99,27 @@ func readEvent(ev *schemas.Event, rec *kgo.Record, topic schemas.TopicID) {
 	}
 }
 
+// The first and the last ms that the column occurred_at holds: 1900 and 2299.
+const (
+	minOccurred = -2_208_988_800_000
+	maxOccurred = 10_413_791_999_999
+)
+
 // occurredAt is ce_time in Unix ms, or else the append time, which is also
-// taken for a time that the column cannot hold.
+// taken for a time that the column cannot hold: headers keep it as it was said.
+// Nothing is partitioned by it, sorted by it or expires by it.
 func occurredAt(ev *schemas.Event) int64 {
 	if ev.Time == "" || len(ev.Time) > 64 {
 		return ev.Origin.AcceptedAt
 	}
 	t, err := time.Parse(time.RFC3339Nano, ev.Time)
-	if err != nil || clampMillis(t.UnixMilli()) != t.UnixMilli() {
+	if err != nil {
 		return ev.Origin.AcceptedAt
 	}
-	return t.UnixMilli()
+	if ms := t.UnixMilli(); ms >= minOccurred && ms <= maxOccurred {
+		return ms
+	}
+	return ev.Origin.AcceptedAt
 }
 
 // traceID is the trace id of a W3C traceparent, "" if there is none.

@@ -14,6 +14,8 @@ type metrics struct {
 	retries     *prometheus.CounterVec // by table
 	commits     *prometheus.CounterVec // by result
 	lag         *prometheus.GaugeVec   // by reader
+	failures    *prometheus.CounterVec // by part and reason
+	faults      *prometheus.GaugeVec   // the same, while they last
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -33,6 +35,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		lag: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "spillway_audit_lag_seconds", Help: "Age of the oldest record in the newest acknowledged batch.",
 		}, []string{"reader"}),
+		failures: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "spillway_audit_failures_total", Help: "Attempts to read or write that failed and are repeated, by part (clickhouse, kafka) and reason.",
+		}, []string{"part", "reason"}),
+		faults: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "spillway_audit_fault", Help: "1 while a part keeps the audit from its work, by part and reason.",
+		}, []string{"part", "reason"}),
 	}
 }
 

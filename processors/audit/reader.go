@@ -7,11 +7,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/spillway/spillway/processors/audit/table"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -36,8 +36,6 @@ type reader struct {
 	sink  *Sink
 	cl    *kgo.Client
 	batch *batch
-
-	warned string // the last warning: it is not repeated each time
 
 	// mu is held while anything is in flight that a revocation must wait for: an
 	// attempt to insert, a commit, and the pair of them. It is free in pauses.
@@ -159,9 +157,8 @@ func (r *reader) fetchError(topic string, partition int32, err error) error {
 		return fmt.Errorf("audit: %w", err)
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.FencedInstanceID):
 		return fmt.Errorf("audit: read %s: %w", topic, err)
-	case err.Error() != r.warned:
-		r.warned = err.Error()
-		r.sink.cfg.Logger.Warn("audit cannot read now; it tries again", "topic", topic, "partition", partition, "err", err)
+	default:
+		r.sink.health.bad(r.name+" reads", partKafka, kafkaReason(err), fmt.Errorf("the audit cannot read %s/%d: %w", topic, partition, err))
 	}
 	return nil
 }
@@ -203,7 +200,7 @@ func (r *reader) attempt(ctx context.Context) (done bool, err error) {
 		r.insertFailed(ctx, err)
 		return false, nil
 	}
-	r.sink.fault(r.name, nil)
+	r.sink.health.good(r.name)
 	r.acked.merge(r.batch.next)
 	r.batch.reset()
 	if oldest > 0 {
@@ -218,38 +215,33 @@ func (r *reader) attempt(ctx context.Context) (done bool, err error) {
 	return true, r.commit(ctx)
 }
 
-// insertFailed says so on /readyz. A database that was dropped is made anew.
+// insertFailed says so. A database that was dropped is made anew.
 func (r *reader) insertFailed(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	var e *clickhouse.Exception
-	if errors.As(err, &e) && (e.Code == codeUnknownTable || e.Code == codeUnknownDatabase) && r.sink.cfg.Migrate {
-		err = errors.Join(err, r.sink.prepareTables(ctx))
+	if why := table.Diagnose(err).Reason; r.sink.cfg.Migrate && (why == table.UnknownTable || why == table.UnknownDatabase) {
+		if made := r.sink.prepareTables(ctx); made != nil {
+			err = made
+		}
 	}
-	r.sink.fault(r.name, fmt.Errorf("ClickHouse does not take rows (%w); the topics hold them", err))
+	r.sink.clickHouseFailed(r.name, err)
 }
-
-// Error codes of ClickHouse (ErrorCodes.cpp).
-const (
-	codeUnknownTable    = 60
-	codeUnknownDatabase = 81
-)
 
 func (r *reader) insert(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.sink.cfg.InsertTimeout)
 	defer cancel()
 	for _, t := range r.batch.tables {
-		if t.rows == 0 {
+		if t.Rows == 0 {
 			continue
 		}
 		began := r.sink.cfg.Now()
-		if err := insert(ctx, r.sink.conn, t); err != nil {
-			r.sink.metrics.retries.WithLabelValues(t.name).Inc()
+		if err := t.Insert(ctx, r.sink.conn); err != nil {
+			r.sink.metrics.retries.WithLabelValues(t.Name).Inc()
 			return err
 		}
-		r.sink.metrics.inserted(t.name, t.rows, r.sink.cfg.Now().Sub(began))
-		t.reset() // acknowledged: the next attempt does not repeat it
+		r.sink.metrics.inserted(t.Name, t.Rows, r.sink.cfg.Now().Sub(began))
+		t.Reset() // acknowledged: the next attempt does not repeat it
 	}
 	return nil
 }

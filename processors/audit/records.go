@@ -5,12 +5,13 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/processors/audit/table"
 	"github.com/spillway/spillway/schemas"
 )
 
 // transitionRows is the table transitions.
 type transitionRows struct {
-	table
+	table.Table
 	identity
 	generation, attempt    []int32
 	status                 []int8
@@ -30,12 +31,12 @@ type epochKey struct {
 
 func newTransitionRows() *transitionRows {
 	r := &transitionRows{epochs: map[epochKey]uint64{}}
-	r.table = define("transitions", append(r.identity.columns(),
-		int32s("generation", &r.generation), int32s("attempt", &r.attempt), int8s("status", &r.status),
-		text("path", &r.path), text("reason", &r.reason), text("replay", &r.replay),
-		millis("at", &r.at), int64s("latency_us", &r.latency),
-		text("node", &r.node), text("session", &r.session), text("trace_id", &r.traceID),
-		int32s("home", &r.home), uint64s("epoch", &r.epoch), int64s("cursor", &r.cursor))...)
+	r.Table = table.Define("transitions", append(r.identity.columns(),
+		table.Int32s("generation", &r.generation), table.Int32s("attempt", &r.attempt), table.Int8s("status", &r.status),
+		table.Text("path", &r.path), table.Text("reason", &r.reason), table.Text("replay", &r.replay),
+		table.Millis("at", &r.at), table.Int64s("latency_us", &r.latency),
+		table.Text("node", &r.node), table.Text("session", &r.session), table.Text("trace_id", &r.traceID),
+		table.Int32s("home", &r.home), table.Uint64s("epoch", &r.epoch), table.Int64s("cursor", &r.cursor))...)
 	return r
 }
 
@@ -58,7 +59,7 @@ func (r *transitionRows) add(t *schemas.Transition, ms int64) {
 	r.home = append(r.home, t.Home)
 	r.epoch = append(r.epoch, r.epochOf(epochKey{o.Topic, t.Home}))
 	r.cursor = append(r.cursor, t.Cursor)
-	r.rows++
+	r.Rows++
 }
 
 // epochOf remembers 4,096 epochs, which is more than any deployment has, and
@@ -77,7 +78,7 @@ func (r *transitionRows) epochOf(k epochKey) uint64 {
 
 // receiptRows is the table receipts.
 type receiptRows struct {
-	table
+	table.Table
 	tenant         []string
 	home           []int32
 	epoch          []uint64
@@ -93,11 +94,11 @@ type receiptRows struct {
 
 func newReceiptRows() *receiptRows {
 	r := &receiptRows{}
-	r.table = define("receipts",
-		text("tenant", &r.tenant), int32s("home", &r.home), uint64s("epoch", &r.epoch), int64s("cursor", &r.cursor),
-		text("region", &r.region), text("node", &r.node), millis("appended_at", &r.appendedAt), millis("at", &r.at),
-		int32s("sessions", &r.sessions), int64s("latency_us", &r.latency),
-		int32s("audit_partition", &r.partition), int64s("audit_offset", &r.offset), uint32s("item", &r.item))
+	r.Table = table.Define("receipts",
+		table.Text("tenant", &r.tenant), table.Int32s("home", &r.home), table.Uint64s("epoch", &r.epoch), table.Int64s("cursor", &r.cursor),
+		table.Text("region", &r.region), table.Text("node", &r.node), table.Millis("appended_at", &r.appendedAt), table.Millis("at", &r.at),
+		table.Int32s("sessions", &r.sessions), table.Int64s("latency_us", &r.latency),
+		table.Int32s("audit_partition", &r.partition), table.Int64s("audit_offset", &r.offset), table.Uint32s("item", &r.item))
 	return r
 }
 
@@ -121,12 +122,12 @@ func (r *receiptRows) add(rc *schemas.Receipt, rec *kgo.Record) {
 		r.offset = append(r.offset, rec.Offset)
 		r.item = append(r.item, uint32(i))
 	}
-	r.rows += len(rc.Deliveries)
+	r.Rows += len(rc.Deliveries)
 }
 
 // rangeRows is the table session_ranges.
 type rangeRows struct {
-	table
+	table.Table
 	tenant                         []string
 	home                           []int32
 	epoch                          []uint64
@@ -141,11 +142,11 @@ type rangeRows struct {
 
 func newRangeRows() *rangeRows {
 	r := &rangeRows{}
-	r.table = define("session_ranges",
-		text("tenant", &r.tenant), int32s("home", &r.home), uint64s("epoch", &r.epoch),
-		text("session", &r.session), text("subject", &r.subject), text("node", &r.node), text("region", &r.region), text("channel", &r.channel),
-		int64s("from_cursor", &r.from), int64s("to_cursor", &r.to), int64s("acked_cursor", &r.acked), int32s("close_code", &r.closeCode),
-		millis("opened_at", &r.openedAt), millis("at", &r.at), int32s("audit_partition", &r.partition), int64s("audit_offset", &r.offset))
+	r.Table = table.Define("session_ranges",
+		table.Text("tenant", &r.tenant), table.Int32s("home", &r.home), table.Uint64s("epoch", &r.epoch),
+		table.Text("session", &r.session), table.Text("subject", &r.subject), table.Text("node", &r.node), table.Text("region", &r.region), table.Text("channel", &r.channel),
+		table.Int64s("from_cursor", &r.from), table.Int64s("to_cursor", &r.to), table.Int64s("acked_cursor", &r.acked), table.Int32s("close_code", &r.closeCode),
+		table.Millis("opened_at", &r.openedAt), table.Millis("at", &r.at), table.Int32s("audit_partition", &r.partition), table.Int64s("audit_offset", &r.offset))
 	return r
 }
 
@@ -167,7 +168,7 @@ func (r *rangeRows) add(s *schemas.SessionRange, rec *kgo.Record) {
 	r.at = append(r.at, sane(s.At, ms))
 	r.partition = append(r.partition, rec.Partition)
 	r.offset = append(r.offset, rec.Offset)
-	r.rows++
+	r.Rows++
 }
 
 // sane is ms, a time that a record tells of, or the record's own append time

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/spillway/spillway/processors/audit/table"
 )
 
 // Pauses between attempts while ClickHouse does not answer: doubled from the
@@ -29,7 +30,7 @@ type Sink struct {
 	metrics *metrics
 	kinds   map[int32]string // name of a system record by schema id
 
-	faults sync.Map // who → string: why it cannot work now
+	health *health
 	hooks  hooks
 }
 
@@ -52,31 +53,16 @@ func New(cfg Config) (*Sink, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	s := &Sink{cfg: cfg, conn: conn, asks: asks, metrics: newMetrics(cfg.Registerer), kinds: map[int32]string{}}
+	s.health = newHealth(&s.cfg, s.metrics)
 	for name, id := range cfg.SchemaIDs {
 		s.kinds[id] = name
 	}
-	s.fault("tables", errors.New("ClickHouse has not answered yet; auditing catches up from the topics when it does"))
 	return s, nil
 }
 
 // Ready is nil while the sink does its work, or says why it cannot. The topics
 // hold what it has not written.
-func (s *Sink) Ready() error {
-	var all []error
-	s.faults.Range(func(_, err any) bool {
-		all = append(all, err.(error))
-		return true
-	})
-	return errors.Join(all...)
-}
-
-func (s *Sink) fault(who string, err error) {
-	if err == nil {
-		s.faults.Delete(who)
-		return
-	}
-	s.faults.Store(who, err)
-}
+func (s *Sink) Ready() error { return s.health.ready() }
 
 // Run waits for ClickHouse and its tables, then reads and writes until ctx
 // ends; then it writes what it holds and commits. Questions are answered all
@@ -113,16 +99,14 @@ func (s *Sink) sink(ctx context.Context) error {
 
 // awaitTables returns when the tables are there; it makes them if it may.
 func (s *Sink) awaitTables(ctx context.Context) error {
-	said := ""
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := s.prepareTables(ctx)
-		s.fault("tables", err)
 		if err == nil {
+			s.health.good(tablesOf)
 			return nil
 		}
-		if err.Error() != said && ctx.Err() == nil {
-			said = err.Error()
-			s.cfg.Logger.Warn("audit waits for ClickHouse; the topics hold what happens meanwhile", "err", err)
+		if ctx.Err() == nil {
+			s.clickHouseFailed(tablesOf, err)
 		}
 		if err := wait(ctx, pause); err != nil {
 			return err
@@ -130,30 +114,24 @@ func (s *Sink) awaitTables(ctx context.Context) error {
 	}
 }
 
+// clickHouseFailed says that ClickHouse does not do what who wants of it.
+func (s *Sink) clickHouseFailed(who string, err error) {
+	f := table.Diagnose(err)
+	s.health.bad(who, partClickHouse, string(f.Reason), fmt.Errorf("ClickHouse does not take rows: %w; the topics hold them", f))
+}
+
 func (s *Sink) prepareTables(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.InsertTimeout)
 	defer cancel()
 	cfg := MigrateConfig{Server: s.cfg.Server, Retention: s.cfg.Retention}
-	if s.cfg.Migrate {
-		applied, err := Migrate(ctx, cfg)
-		if len(applied) > 0 {
-			s.cfg.Logger.Info("ClickHouse tables made", "migrations", strings.Join(applied, " "))
-		}
-		if err != nil {
-			return fmt.Errorf("ClickHouse: %w", err)
-		}
-		return nil
+	if !s.cfg.Migrate {
+		return table.Require(ctx, cfg)
 	}
-	differs, err := Check(ctx, cfg)
-	if err != nil {
-		return fmt.Errorf("ClickHouse: %w", err)
+	applied, err := Migrate(ctx, cfg)
+	if len(applied) > 0 {
+		s.cfg.Logger.Info("ClickHouse tables made", "migrations", strings.Join(applied, " "))
 	}
-	for _, d := range differs {
-		if !strings.Contains(d, "retention") { // a matter of taste: it stops nothing
-			return fmt.Errorf("ClickHouse: %s; run spillway setup", d)
-		}
-	}
-	return nil
+	return err
 }
 
 // wait returns nil after d, or ctx's error at once when it ends.

@@ -1,11 +1,11 @@
-package audit
+package table
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -24,8 +24,12 @@ type Server struct {
 	URL string
 	// Database holds the tables. Empty: DefaultDatabase.
 	Database string
-	// Password wins over the URL's, for it may come from a file.
-	Password string
+	// User and Password win over the URL's, for they may come from elsewhere.
+	// Empty, and none in the URL: the server's default user.
+	User, Password string
+	// TLS says whom to trust and who we are; it needs https. A certificate of
+	// ours without a Password logs the User in. Nil: the system's authorities.
+	TLS *tls.Config
 }
 
 // Name is the database's name.
@@ -36,13 +40,17 @@ func (s Server) Name() string {
 	return s.Database
 }
 
-func (s Server) validate() error {
+// Validate says what is wrong with it, and never the password.
+func (s Server) Validate() error {
 	u, err := url.Parse(s.URL)
 	if err != nil {
 		return errors.New("audit: the ClickHouse URL cannot be read") // the error would quote a password
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		return fmt.Errorf("audit: ClickHouse URL %q: want http://host:port", u.Redacted())
+		return fmt.Errorf("audit: ClickHouse URL %q: want http://host:port or https://host:port", u.Redacted())
+	}
+	if s.TLS != nil && u.Scheme != "https" {
+		return fmt.Errorf("audit: ClickHouse URL %q: a CA or a certificate is configured, so want https://", u.Redacted())
 	}
 	for _, c := range s.Name() {
 		if c != '_' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
@@ -50,6 +58,33 @@ func (s Server) validate() error {
 		}
 	}
 	return nil
+}
+
+// auth is who we are.
+func (s Server) auth(u *url.URL) clickhouse.Auth {
+	a := clickhouse.Auth{Username: u.User.Username()}
+	a.Password, _ = u.User.Password()
+	if s.User != "" {
+		a.Username = s.User
+	}
+	if s.Password != "" {
+		a.Password = s.Password
+	}
+	if a.Username == "" {
+		a.Username = "default"
+	}
+	return a
+}
+
+// tls is nil unless the URL is https.
+func (s Server) tls(u *url.URL) *tls.Config {
+	switch {
+	case u.Scheme != "https":
+		return nil
+	case s.TLS == nil:
+		return &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return s.TLS.Clone()
 }
 
 // Open returns a connection pool in the database; it connects when it is used.
@@ -60,7 +95,7 @@ func (s Server) Open() (driver.Conn, error) { return s.open(s.Name()) }
 // faster from one machine to another when blocks are large. Blocks are not
 // compressed on loopback, where that costs a third of the throughput.
 func (s Server) open(database string) (driver.Conn, error) {
-	if err := s.validate(); err != nil {
+	if err := s.Validate(); err != nil {
 		return nil, err
 	}
 	u, _ := url.Parse(s.URL)
@@ -69,19 +104,13 @@ func (s Server) open(database string) (driver.Conn, error) {
 		port = map[string]string{"http": "8123", "https": "8443"}[u.Scheme]
 	}
 	o := &clickhouse.Options{
-		Protocol: clickhouse.HTTP, Addr: []string{net.JoinHostPort(u.Hostname(), port)},
-		Auth:        clickhouse.Auth{Database: database, Username: u.User.Username()},
+		Protocol: clickhouse.HTTP, Addr: []string{net.JoinHostPort(u.Hostname(), port)}, Auth: s.auth(u), TLS: s.tls(u),
 		HttpUrlPath: strings.TrimSuffix(u.Path, "/"), DialTimeout: 5 * time.Second, ReadTimeout: 5 * time.Minute,
 		MaxOpenConns: 8, MaxIdleConns: 4,
-		ClientInfo: clickhouse.ClientInfo{Products: []struct{ Name, Version string }{{Name: "spillway", Version: "1"}}},
+		ClientInfo:    clickhouse.ClientInfo{Products: []struct{ Name, Version string }{{Name: "spillway", Version: "1"}}},
+		TransportFunc: func(t *http.Transport) (http.RoundTripper, error) { return noPages{t}, nil },
 	}
-	o.Auth.Password, _ = u.User.Password()
-	if s.Password != "" {
-		o.Auth.Password = s.Password
-	}
-	if u.Scheme == "https" {
-		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
+	o.Auth.Database = database
 	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		o.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	}
@@ -92,37 +121,24 @@ func (s Server) open(database string) (driver.Conn, error) {
 	return conn, nil
 }
 
-// insertSettings say all that an insert relies on: defaults differ between
-// servers and change with versions. A batch is one block and one part a day,
-// acknowledged when it is written. Blocks are not deduplicated by their hash:
-// the rows' identity does that, and a server that silently drops a block which
-// it has seen would also drop one that was deleted on purpose and sent again.
-// A catch-up may hold rows of many days, hence the number of partitions.
-var insertSettings = clickhouse.Settings{
-	"async_insert": 0, "wait_end_of_query": 1,
-	"insert_deduplicate": 0, "deduplicate_blocks_in_dependent_materialized_views": 0,
-	"max_insert_block_size": 1048576, "min_insert_block_size_rows": 0, "min_insert_block_size_bytes": 0,
-	"max_partitions_per_insert_block": 400, "max_insert_threads": 1, "max_threads": 1,
-	"input_format_native_allow_types_conversion": 1,
+// noPages takes no web page for an answer: a proxy's 200 with a page would
+// count as the acknowledgement of an insert, and its 500 be quoted whole.
+type noPages struct{ next http.RoundTripper }
+
+func (t noPages) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := t.next.RoundTrip(req)
+	if err == nil && strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") {
+		_ = res.Body.Close()
+		return nil, pageError(res.StatusCode)
+	}
+	return res, err
 }
 
-// insert writes the table's rows as one block and returns when they are
-// acknowledged. An error says nothing about whether they were written.
-func insert(ctx context.Context, conn driver.Conn, t *table) error {
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(insertSettings), clickhouse.WithColumnNamesAndTypes(t.wire))
-	b, err := conn.PrepareBatch(ctx, t.statement)
-	if err != nil {
-		return fmt.Errorf("insert into %s: %w", t.name, err)
-	}
-	for i := range t.columns {
-		if err := b.Column(i).Append(t.columns[i].values()); err != nil {
-			return errors.Join(fmt.Errorf("insert into %s: column %s: %w", t.name, t.columns[i].name, err), b.Abort())
-		}
-	}
-	if err := b.Send(); err != nil {
-		return fmt.Errorf("insert into %s: %w", t.name, err)
-	}
-	return nil
+// A pageError is the HTTP status of a web page that came instead of an answer.
+type pageError int
+
+func (e pageError) Error() string {
+	return fmt.Sprintf("a web page came with HTTP status %d, which ClickHouse does not send", int(e))
 }
 
 // namedText is a parameter {name:String} of a statement.

@@ -1,4 +1,4 @@
-package audit
+package table
 
 import (
 	"context"
@@ -31,7 +31,8 @@ type Retention struct {
 	Payload, DeadLetters, History time.Duration
 }
 
-func (r *Retention) validate() error {
+// Validate fills the zero fields and says what is wrong with the others.
+func (r *Retention) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value *time.Duration
@@ -83,7 +84,7 @@ type migration struct {
 // several processes at once: each statement may be repeated. It refuses a
 // database whose migrations have another content than this build's.
 func Migrate(ctx context.Context, cfg MigrateConfig) (applied []string, err error) {
-	if err := cfg.Retention.validate(); err != nil {
+	if err := cfg.Retention.Validate(); err != nil {
 		return nil, err
 	}
 	if err := createDatabase(ctx, cfg.Server); err != nil {
@@ -101,7 +102,7 @@ func Migrate(ctx context.Context, cfg MigrateConfig) (applied []string, err erro
 	for _, m := range readMigrations() {
 		switch sum, ok := done[m.name]; {
 		case ok && sum != m.sum:
-			return applied, fmt.Errorf("migration %s was applied with another content: this database belongs to another build", m.name)
+			return applied, &Fault{OtherBuild, fmt.Errorf("migration %s was applied with another content: this database belongs to another build", m.name)}
 		case ok:
 			continue
 		}
@@ -119,7 +120,7 @@ func Migrate(ctx context.Context, cfg MigrateConfig) (applied []string, err erro
 // Check says what Migrate would change, and what it could not mend: nothing if
 // the database is as it must be.
 func Check(ctx context.Context, cfg MigrateConfig) (differs []string, err error) {
-	if err := cfg.Retention.validate(); err != nil {
+	if err := cfg.Retention.Validate(); err != nil {
 		return nil, err
 	}
 	conn, err := cfg.Server.open("default") // the database itself may be missing
@@ -127,6 +128,9 @@ func Check(ctx context.Context, cfg MigrateConfig) (differs []string, err error)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := cfg.Server.requireVersion(ctx, conn); err != nil {
+		return nil, err
+	}
 	tables, err := readTables(ctx, conn, cfg.Server.Name())
 	if err != nil {
 		return nil, err
@@ -161,12 +165,34 @@ func Check(ctx context.Context, cfg MigrateConfig) (differs []string, err error)
 	return differs, nil
 }
 
+// Require is nil if the tables are as Migrate makes them. The retention is a
+// matter of taste: it stops nothing.
+func Require(ctx context.Context, cfg MigrateConfig) error {
+	differs, err := Check(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	for _, d := range differs {
+		switch {
+		case strings.Contains(d, "retention"):
+		case strings.Contains(d, "another content"):
+			return &Fault{OtherBuild, errors.New(d)}
+		default:
+			return &Fault{UnknownTable, errors.New(d)}
+		}
+	}
+	return nil
+}
+
 func createDatabase(ctx context.Context, s Server) (err error) {
 	conn, err := s.open("default")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := s.requireVersion(ctx, conn); err != nil {
+		return err
+	}
 	if err := conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+s.Name()); err != nil {
 		return fmt.Errorf("create database %s: %w", s.Name(), err)
 	}
@@ -204,14 +230,14 @@ func readApplied(ctx context.Context, conn driver.Conn, database string) (map[st
 func readMigrations() []migration {
 	names, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
-		panic("audit: the pattern of migrations is fixed: " + err.Error())
+		panic("table: the pattern of migrations is fixed: " + err.Error())
 	}
 	slices.Sort(names)
 	out := make([]migration, 0, len(names))
 	for _, path := range names {
 		text, err := migrations.ReadFile(path)
 		if err != nil {
-			panic("audit: an embedded file cannot be read: " + err.Error())
+			panic("table: an embedded file cannot be read: " + err.Error())
 		}
 		sum := sha256.Sum256(text)
 		m := migration{name: strings.TrimSuffix(strings.TrimPrefix(path, "migrations/"), ".sql"), sum: hex.EncodeToString(sum[:16])}
@@ -274,8 +300,8 @@ func writeReasons(ctx context.Context, conn driver.Conn) error {
 	for r, text := range missing {
 		words, texts = append(words, string(r)), append(texts, text)
 	}
-	t := define("reasons", text("reason", &words), text("text", &texts))
-	return insert(ctx, conn, &t)
+	t := Define("reasons", Text("reason", &words), Text("text", &texts))
+	return t.Insert(ctx, conn)
 }
 
 // readTables is the text that would create each table of the database.
