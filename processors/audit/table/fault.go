@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -100,6 +102,9 @@ func Diagnose(err error) *Fault {
 	return &Fault{reasonOf(err), err}
 }
 
+// oldCode finds the code in an exception as servers before 20 write it.
+var oldCode = regexp.MustCompile(`Code: (\d+), e\.displayText`)
+
 func reasonOf(err error) Reason {
 	var said *clickhouse.Exception
 	var status *clickhouse.HTTPError
@@ -113,6 +118,13 @@ func reasonOf(err error) Reason {
 	case errors.As(err, &page):
 		return NotClickHouse
 	case errors.As(err, &status):
+		if code := oldCode.FindStringSubmatch(status.Error()); code != nil {
+			n, _ := strconv.ParseInt(code[1], 10, 32)
+			if r, ok := byCode[int32(n)]; ok {
+				return r
+			}
+			return Other
+		}
 		if status.StatusCode == http.StatusServiceUnavailable || status.StatusCode == http.StatusTooManyRequests {
 			return NotReady
 		}

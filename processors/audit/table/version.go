@@ -23,7 +23,7 @@ func (s Server) requireVersion(ctx context.Context, conn driver.Conn) error {
 	if err == nil {
 		found = v.Version
 	} else {
-		if reasonOf(err) != Other {
+		if why := reasonOf(err); why != Other && why != NotClickHouse {
 			return fmt.Errorf("greet the server: %w", err)
 		}
 		text, askErr := s.askVersion(ctx)
