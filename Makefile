@@ -8,7 +8,7 @@ FUZZTIME ?= 20s
 LINT    := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test integration lint fmt fuzz bench load
+.PHONY: help build run test integration images up down demo lint fmt fuzz bench load
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: ## run all tests; needs nothing started by hand
 
 integration: build ## run the built binary against real parts: kcat, kafkajs, ClickHouse
 	$(GO) test -count=1 -timeout 900s -tags integration ./integration/...
+
+images: ## build the container images where none can be pulled, and the product's; needs Docker, debootstrap, Maven, npm
+	@deploy/images/build.sh
 
 lint: ## vet, formatting and linters
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
