@@ -22,8 +22,8 @@ type question struct {
 }
 
 // Resolve returns the schema of an id and asks the registry if need be, with
-// one request for all who ask at the same time. The error wraps ErrAbsent or
-// ErrUnavailable, or is ctx's. An id that the registry denied a moment ago (1 s,
+// one request for all who ask at the same time. The error wraps ErrAbsent, or
+// ErrUnavailable or ErrRefused, from which nothing follows, or is ctx's. An id that the registry denied a moment ago (1 s,
 // doubling to 8 s) is absent without a request.
 func (c *Client) Resolve(ctx context.Context, id int) (*Schema, error) {
 	s, q, err := c.start(id)
@@ -149,7 +149,7 @@ func (c *Client) fetch(ctx context.Context, id int) (*Schema, error) {
 		return nil, fmt.Errorf("schema id %d: %w", id, err)
 	}
 	got, err := c.sr.SchemaByID(ctx, id)
-	err = c.outcome(err)
+	err = c.outcome(c.aboutID(id, got.Schema, err))
 	switch {
 	case errors.Is(err, ErrAbsent):
 		c.deny(id, asked)
@@ -164,10 +164,10 @@ func (c *Client) fetch(ctx context.Context, id int) (*Schema, error) {
 func (c *Client) permit(ctx context.Context) (time.Time, error) {
 	now := c.cfg.Now()
 	c.mu.RLock()
-	until := c.backoff.until
+	until, why := c.backoff.until, c.backoff.why
 	c.mu.RUnlock()
 	if now.Before(until) {
-		return now, fmt.Errorf("%w: it failed just now, next try in %s", ErrUnavailable, until.Sub(now).Round(time.Millisecond))
+		return now, fmt.Errorf("%w: next try in %s: %w", ErrUnavailable, until.Sub(now).Round(time.Millisecond), why)
 	}
 	if !c.limiter.AllowN(now, 1) {
 		ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -177,58 +177,6 @@ func (c *Client) permit(ctx context.Context) (time.Time, error) {
 		}
 	}
 	return c.cfg.Now(), nil
-}
-
-// backoff is the pause after failures.
-type backoff struct {
-	until time.Time
-	pause time.Duration
-}
-
-const (
-	minBackoff = 100 * time.Millisecond
-	maxBackoff = 5 * time.Second
-)
-
-// outcome turns the error of a request into ErrAbsent or ErrUnavailable, counts
-// it, and remembers whether the registry is up.
-func (c *Client) outcome(err error) error {
-	answered := err == nil || isAbsent(err)
-	c.mu.Lock()
-	was := c.backoff.pause
-	if answered {
-		c.backoff = backoff{}
-	} else if c.base.Err() == nil {
-		c.backoff.pause = min(max(2*was, minBackoff), maxBackoff)
-		c.backoff.until = c.cfg.Now().Add(c.backoff.pause)
-	}
-	c.mu.Unlock()
-	switch {
-	case err == nil:
-		c.metrics.requests.WithLabelValues("ok").Inc()
-		return nil
-	case answered:
-		c.metrics.requests.WithLabelValues("absent").Inc()
-		return ErrAbsent
-	}
-	c.metrics.requests.WithLabelValues("failed").Inc()
-	if was == 0 {
-		c.log.Warn("schema registry does not answer", "err", err)
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, short(err))
-}
-
-// short keeps a registry's answer of any length out of logs and errors.
-func short(err error) error {
-	var re *sr.ResponseError
-	if !errors.As(err, &re) {
-		return err
-	}
-	message := re.Error()
-	if len(message) > 200 {
-		message = message[:200] + "…"
-	}
-	return fmt.Errorf("%s answered %d: %q", re.Method, re.StatusCode, message)
 }
 
 func unsupported(message string) error {

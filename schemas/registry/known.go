@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"errors"
 	"time"
 
 	"github.com/spillway/spillway/schemas/codec"
@@ -131,10 +130,4 @@ func compile(ss sr.SubjectSchema) *Schema {
 		}
 	}
 	return s
-}
-
-// isAbsent tells the registry's own "no" from a proxy's 404.
-func isAbsent(err error) bool {
-	var re *sr.ResponseError
-	return errors.As(err, &re) && re.StatusCode == 404 && re.ErrorCode >= 40401 && re.ErrorCode <= 40403
 }

@@ -167,7 +167,7 @@ func (c *Client) latestOf(ctx context.Context, subject string) (*Schema, error) 
 		return nil, err
 	}
 	ss, err := c.sr.SchemaByVersion(ctx, subject, -1)
-	if err = c.outcome(err); err != nil {
+	if err = c.outcome(c.aboutVersion(ss, err)); err != nil {
 		return nil, err
 	}
 	return c.adopt(ss), nil

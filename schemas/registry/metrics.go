@@ -2,15 +2,13 @@ package registry
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 type metrics struct {
-	requests  *prometheus.CounterVec // by result: ok, absent, failed
+	requests  *prometheus.CounterVec // by result: ok, absent, refused, failed
+	failures  *prometheus.CounterVec // by reason, see Fault
 	known     prometheus.Gauge
 	forgotten prometheus.Counter
 	unasked   prometheus.Counter
@@ -20,8 +18,12 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "spillway_registry_requests_total", Help: "Requests to the schema registry by result: ok, absent, failed.",
+			Name: "spillway_registry_requests_total", Help: "Requests to the schema registry by result: ok, absent, refused, failed.",
 		}, []string{"result"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "spillway_registry_failures_total",
+			Help: "Requests to the schema registry that got no answer of one, by reason: timeout, refused, tls, redirect, unauthorized, busy, server_error, not_json, too_large, cut_off, wrong_answer.",
+		}, []string{"reason"}),
 		known: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "spillway_registry_schemas", Help: "Schemas known by id.",
 		}),
@@ -40,6 +42,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	var err error
 	m.requests, err = register(r, m.requests, err)
+	m.failures, err = register(r, m.failures, err)
 	m.known, err = register(r, m.known, err)
 	m.forgotten, err = register(r, m.forgotten, err)
 	m.unasked, err = register(r, m.unasked, err)
@@ -58,35 +61,4 @@ func register[C prometheus.Collector](r prometheus.Registerer, c C, before error
 		}
 	}
 	return c, errors.Join(before, err)
-}
-
-// bounded is a transport whose answers end in an error after max bytes.
-type bounded struct {
-	http.RoundTripper
-	max int64
-}
-
-func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := b.RoundTripper.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	resp.Body = &boundedBody{resp.Body, b.max, b.max}
-	return resp, nil
-}
-
-type boundedBody struct {
-	io.ReadCloser
-	left, max int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	if int64(len(p)) > b.left+1 {
-		p = p[:b.left+1]
-	}
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("answer exceeds %d bytes", b.max)
-	}
-	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spillway/spillway/schemas/codec"
 	"github.com/spillway/spillway/schemas/compat"
@@ -39,38 +40,79 @@ func (e *IncompatibleError) Error() string {
 // Preload makes every schema of the registry known, with its subject, so that
 // their ids are not asked one by one. It needs no rate: it is called at start
 // and by people. Schemas that cannot be compiled are known as unsupported. The
-// error wraps ErrUnavailable.
+// error wraps ErrUnavailable; what was loaded before it is known.
 func (c *Client) Preload(ctx context.Context) error {
 	all, err := c.all(ctx)
-	if err != nil {
-		return fmt.Errorf("load all schemas: %w", err)
-	}
 	for _, ss := range all {
 		c.adopt(ss)
+	}
+	if err != nil {
+		return fmt.Errorf("load all schemas: %w", err)
 	}
 	return nil
 }
 
-// all lists every version of every subject; registries without GET /schemas
-// are asked subject by subject.
+// all lists every version of every subject, or as many as it got before an
+// error. Registries without GET /schemas are asked subject by subject.
 func (c *Client) all(ctx context.Context) ([]sr.SubjectSchema, error) {
 	all, err := c.sr.AllSchemas(ctx)
-	var re *sr.ResponseError
-	if err == nil || !errors.As(err, &re) || re.StatusCode != 404 && re.StatusCode != 405 {
-		return all, c.outcome(err)
+	if status := statusOf(err); status != 404 && status != 405 {
+		for _, ss := range all {
+			err = errors.Join(err, c.aboutVersion(ss, nil))
+		}
+		if err = c.outcome(err); err != nil {
+			return nil, err
+		}
+		return all, nil
 	}
 	subjects, err := c.sr.Subjects(ctx)
 	if err = c.outcome(err); err != nil {
 		return nil, err
 	}
-	for _, subject := range subjects {
-		versions, err := c.sr.Schemas(ctx, subject)
-		if err = c.outcome(err); err != nil {
-			return nil, err
-		}
-		all = append(all, versions...)
+	return c.each(ctx, subjects)
+}
+
+// each asks for the versions of subjects, a few at a time. A subject that was
+// deleted meanwhile is none.
+func (c *Client) each(ctx context.Context, subjects []string) (all []sr.SubjectSchema, failed error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var mu sync.Mutex
+	var askers sync.WaitGroup
+	next := make(chan string)
+	for range maxAskers {
+		askers.Go(func() {
+			for subject := range next {
+				versions, err := c.versions(ctx, subject)
+				mu.Lock()
+				all = append(all, versions...)
+				if err != nil && failed == nil {
+					failed = err
+					cancel() // the rest would fail too
+				}
+				mu.Unlock()
+			}
+		})
 	}
-	return all, nil
+	for _, subject := range subjects {
+		next <- subject
+	}
+	close(next)
+	askers.Wait()
+	return all, failed
+}
+
+// statusOf is the HTTP status of a request that failed, or 0.
+func statusOf(err error) int {
+	var re *sr.ResponseError
+	if errors.As(err, &re) {
+		return re.StatusCode
+	}
+	var f *Fault
+	if errors.As(err, &f) {
+		return f.Status
+	}
+	return 0
 }
 
 // List returns the newest version of every subject, by subject.
@@ -94,18 +136,27 @@ func (c *Client) List(ctx context.Context) ([]*Schema, error) {
 // the registry's; own says which.
 func (c *Client) Level(ctx context.Context, subject string) (level compat.Level, own bool, err error) {
 	result := c.sr.Compatibility(ctx, subject)[0]
-	if own = result.Err == nil; !own {
-		var re *sr.ResponseError
-		if !errors.As(result.Err, &re) || re.StatusCode != 404 {
-			return "", false, fmt.Errorf("compatibility of %s: %w", subject, c.outcome(result.Err))
-		}
+	if own = result.Err == nil; !own && c.noLevel(result.Err) {
 		result = c.sr.Compatibility(ctx)[0]
 	}
 	if err := c.outcome(result.Err); err != nil {
 		return "", false, fmt.Errorf("compatibility of %s: %w", subject, err)
 	}
-	level, err = compat.ParseLevel(result.Level.String())
-	return level, own, err
+	if level, err = compat.ParseLevel(result.Level.String()); err != nil {
+		return "", false, fmt.Errorf("compatibility of %s: %w: %w", subject, ErrUnavailable, err)
+	}
+	return level, own, nil
+}
+
+// noLevel: the registry says that the subject has no level of its own, or that
+// there is no such subject.
+func (c *Client) noLevel(err error) bool {
+	var re *sr.ResponseError
+	if !errors.As(err, &re) || re.StatusCode != 404 || !isRegistry(re) {
+		return false
+	}
+	c.metrics.requests.WithLabelValues("absent").Inc()
+	return true
 }
 
 // Check says whether a schema text may be the next version of a subject: the
@@ -147,14 +198,24 @@ func (c *Client) check(ctx context.Context, subject, text string, level compat.L
 
 // versions of a subject, oldest first; none if there is no such subject.
 func (c *Client) versions(ctx context.Context, subject string) ([]sr.SubjectSchema, error) {
-	versions, err := c.sr.Schemas(ctx, subject)
+	numbers, err := c.sr.SubjectVersions(ctx, subject)
 	if err = c.outcome(err); errors.Is(err, ErrAbsent) {
 		return nil, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("versions of %s: %w", subject, err)
 	}
-	slices.SortFunc(versions, func(a, b sr.SubjectSchema) int { return cmp.Compare(a.Version, b.Version) })
-	return versions, nil
+	slices.Sort(numbers)
+	var out []sr.SubjectSchema
+	for _, n := range numbers {
+		ss, err := c.sr.SchemaByVersion(ctx, subject, n)
+		if err = c.outcome(c.aboutVersion(ss, err)); errors.Is(err, ErrAbsent) {
+			continue // deleted meanwhile
+		} else if err != nil {
+			return nil, fmt.Errorf("version %d of %s: %w", n, subject, err)
+		}
+		out = append(out, ss)
+	}
+	return out, nil
 }
 
 // Register makes a schema text the next version of a subject; "" is the
@@ -221,15 +282,14 @@ func (c *Client) setLevel(ctx context.Context, subject string, level compat.Leve
 func (c *Client) create(ctx context.Context, subject, text string) (*Schema, error) {
 	schema := sr.Schema{Schema: text}
 	id, err := c.sr.RegisterSchema(ctx, subject, schema, -1, -1)
-	var re *sr.ResponseError
-	if errors.As(err, &re) && (re.StatusCode == 409 || re.StatusCode == 422) {
-		return nil, fmt.Errorf("register %s: %w: %w", subject, ErrRefused, short(err))
+	if err == nil && (id <= 0 || id > maxID) {
+		err = c.odd("/subjects", "no id for what was registered")
 	}
 	if err = c.outcome(err); err != nil {
 		return nil, fmt.Errorf("register %s: %w", subject, err)
 	}
 	got, err := c.sr.LookupSchema(ctx, subject, schema)
-	if err = c.outcome(err); err != nil {
+	if err = c.outcome(c.aboutVersion(got, err)); err != nil {
 		return nil, fmt.Errorf("look up %s: %w", subject, err)
 	}
 	got.ID = id

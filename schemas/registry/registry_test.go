@@ -227,66 +227,6 @@ func TestSingleFlightAndAsk(t *testing.T) {
 	w.wantRequests(t, 2) // one, and its repetition by the test's own handler
 }
 
-// TestBadAnswers: whatever is not the registry's own "no" is unavailable.
-func TestBadAnswers(t *testing.T) {
-	w := newWorld(t)
-	w.register(t, "demo.Message", message)
-	page := strings.Repeat("<html>", 1000)
-	for name, answer := range map[string]func(http.ResponseWriter, *http.Request){
-		"500": func(rw http.ResponseWriter, _ *http.Request) {
-			http.Error(rw, `{"error_code":50001,"message":"store"}`, 500)
-		},
-		"html 200":   func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(page)) },
-		"html 404":   func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, page, 404) },
-		"401":        func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "", http.StatusUnauthorized) },
-		"over bound": func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(make([]byte, 1<<20)) },
-		"cut off": func(rw http.ResponseWriter, _ *http.Request) {
-			rw.Header().Set("Content-Length", "1000")
-			_, _ = rw.Write([]byte(`{"schema":`))
-		},
-		"hangs up": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"slow":     func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-	} {
-		t.Run(name, func(t *testing.T) {
-			w.misbehave(answer)
-			defer w.behave()
-			c := w.client(t, func(cfg *Config) { cfg.MaxResponse = 100 << 10; cfg.Timeout = 200 * time.Millisecond })
-			_, err := c.Resolve(t.Context(), 1)
-			wantIs(t, err, ErrUnavailable)
-			if len(err.Error()) > 600 {
-				t.Errorf("error of %d bytes", len(err.Error()))
-			}
-			if _, state := c.ByID(1); state.Answer != Unknown {
-				t.Errorf("got %v", state)
-			}
-			w.pass(maxBackoff)
-			_, err = c.Latest(t.Context(), "demo.Message")
-			wantIs(t, err, ErrUnavailable)
-			wantIs(t, c.Preload(t.Context()), ErrUnavailable)
-			_, err = c.Register(t.Context(), "", message, "")
-			wantIs(t, err, ErrUnavailable)
-			w.behave()
-			w.pass(maxBackoff)
-			if _, err := c.Resolve(t.Context(), 1); err != nil {
-				t.Errorf("after it came back: %v", err)
-			}
-		})
-	}
-}
-
-// TestBackoff: a registry that is down is asked rarely.
-func TestBackoff(t *testing.T) {
-	w := newWorld(t)
-	w.misbehave(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(503) })
-	c := w.client(t)
-	for i := range 1000 { // 10 s
-		_, err := c.Resolve(t.Context(), i+1)
-		wantIs(t, err, ErrUnavailable)
-		w.pass(10 * time.Millisecond)
-	}
-	w.wantRequests(t, 7) // at 0, 0.1, 0.3, 0.7, 1.5, 3.1 and 6.3 s
-}
-
 // TestRandomIDs: ids that nobody registered cannot storm the registry, and
 // what they leave behind is bounded.
 func TestRandomIDs(t *testing.T) {
@@ -387,7 +327,9 @@ func TestConfig(t *testing.T) {
 		"empty":    {URLs: []string{""}},
 		"negative": {URLs: []string{"x"}, Timeout: -1},
 		"bound":    {URLs: []string{"x"}, MaxAbsent: -1},
-		"password": {URLs: []string{"x"}, Password: "p"},
+		"password": {URLs: []string{"x"}, Password: func() string { return "p" }},
+		"scheme":   {URLs: []string{"kafka://x"}},
+		"no host":  {URLs: []string{"http://"}},
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s is accepted", name)
@@ -401,16 +343,4 @@ func TestConfig(t *testing.T) {
 		}
 		c.Close()
 	}
-}
-
-func TestBasicAuth(t *testing.T) {
-	w := &world{Registry: srfake.New(srfake.WithAuth("Basic dTpw")), now: time.Unix(1, 0)} // u:p
-	t.Cleanup(w.Close)
-	id := w.register(t, "demo.Message", message)
-	c := w.client(t, func(cfg *Config) { cfg.User, cfg.Password = "u", "p" })
-	if _, err := c.Resolve(t.Context(), id); err != nil {
-		t.Error(err)
-	}
-	_, err := w.client(t).Resolve(t.Context(), id)
-	wantIs(t, err, ErrUnavailable)
 }
