@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -279,7 +280,7 @@ func (s *containersStack) startRegistry(ctx context.Context) error {
 	s.where.Registry = web(ports[0]) + "/apis/ccompat/v7"
 	s.mu.Unlock()
 	return s.part(ctx, "registry", registryImage(), 8080, ports[0],
-		testcontainers.WithWaitStrategyAndDeadline(2*time.Minute, wait.ForHTTP("/apis/ccompat/v7/subjects").WithPort("8080")))
+		testcontainers.WithWaitStrategyAndDeadline(2*time.Minute, answers(web(ports[0])+"/apis/ccompat/v7/subjects")))
 }
 
 // What ClickHouse's own user is called in the container.
@@ -295,7 +296,35 @@ func (s *containersStack) startClickHouse(ctx context.Context) error {
 	s.mu.Unlock()
 	return s.part(ctx, "clickhouse", clickhouseImage(), 8123, ports[0],
 		testcontainers.WithEnv(map[string]string{"CLICKHOUSE_USER": clickhouseUser, "CLICKHOUSE_PASSWORD": clickhousePassword, "CLICKHOUSE_DEFAULT_ACCESS_MANAGEMENT": "1"}),
-		testcontainers.WithWaitStrategyAndDeadline(2*time.Minute, wait.ForHTTP("/ping").WithPort("8123")))
+		testcontainers.WithWaitStrategyAndDeadline(2*time.Minute, answers(web(ports[0])+"/ping")))
+}
+
+// answers waits until an address of this machine answers 200. The package's own
+// wait for HTTP asks the engine's idea of this machine, where no port is bound.
+func answers(url string) wait.Strategy {
+	return wait.ForNop(func(ctx context.Context, _ wait.StrategyTarget) error {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err == nil {
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					return nil
+				}
+				err = errors.New(resp.Status)
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return fmt.Errorf("%s does not answer: %w", url, err)
+			}
+		}
+	})
 }
 
 // setup does what an operator does first.
