@@ -151,6 +151,7 @@ func alone(ctx context.Context, out *output, f roleFlags, wire func(*process) er
 		p.end(nil)
 		return errors.Join(err, p.wait())
 	}
+	p.admin.Started()
 	p.log.Info("running", "node", p.flags.Node)
 	return p.wait()
 }
@@ -660,6 +661,7 @@ func (c *devCmd) run(p *process, stack *dev.Stack, at places, out *output, began
 			return err
 		}
 	}
+	p.admin.Started()
 	text, err := json.MarshalIndent(at, "", "  ")
 	if err != nil {
 		return err

@@ -40,8 +40,9 @@ type Server struct {
 	version  Version
 	gatherer prometheus.Gatherer
 
-	mu     sync.Mutex
-	checks map[string]func() error
+	mu      sync.Mutex
+	started bool
+	checks  map[string]func() error
 }
 
 // New returns an admin port that shows g's metrics.
@@ -57,11 +58,22 @@ func (s *Server) Check(part string, ready func() error) {
 	s.checks[part] = ready
 }
 
+// Started says that every part has been added. Until then the process is not
+// ready, whatever the parts say that are there.
+func (s *Server) Started() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.started = true
+}
+
 // Ready lists the parts that cannot work now, "part: reason" each, sorted.
 func (s *Server) Ready() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []string
+	if !s.started {
+		out = append(out, "process: is starting")
+	}
 	for part, ready := range s.checks {
 		if err := ready(); err != nil {
 			out = append(out, part+": "+err.Error())

@@ -41,6 +41,10 @@ func TestAdminPort(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
+	if code, body := get("/readyz"); code != 503 || body != "process: is starting\n" {
+		t.Errorf("/readyz before all parts are there: %d %q", code, body)
+	}
+	s.Started()
 	for _, c := range []struct {
 		path string
 		code int
