@@ -20,6 +20,10 @@ const tablesOf = "tables"
 // sayAgain is how often a fault that lasts is logged again.
 const sayAgain = time.Minute
 
+// readAgain is when a fault in reading that was not met again is over: a
+// partition that can be read and has nothing new gives no sign.
+const readAgain = 30 * time.Second
+
 // health is what keeps the sink from its work now. Each fault is logged when
 // its reason changes and then once a minute, however often it is tried again,
 // and its end once. Safe for concurrent use.
@@ -36,6 +40,7 @@ type fault struct {
 	part, reason string
 	err          error
 	since, said  time.Time
+	last         time.Time // met
 }
 
 func newHealth(cfg *Config, m *metrics) *health {
@@ -56,7 +61,7 @@ func (h *health) bad(who, part, reason string, err error) {
 		h.faults[who] = f
 		h.m.faults.WithLabelValues(part, reason).Set(1)
 	}
-	f.err = err
+	f.err, f.last = err, now
 	if now.Sub(f.said) < sayAgain {
 		return
 	}
@@ -65,7 +70,7 @@ func (h *health) bad(who, part, reason string, err error) {
 			other.said = now // one line for all who met it
 		}
 	}
-	h.cfg.Logger.Warn("the audit cannot write now; nothing is lost, it tries again", "part", part, "reason", reason, "err", err)
+	h.cfg.Logger.Warn("the audit cannot go on now; it tries again", "part", part, "reason", reason, "err", err)
 }
 
 func (h *health) lastSaid(part, reason string) (at time.Time) {
@@ -81,6 +86,10 @@ func (h *health) lastSaid(part, reason string) (at time.Time) {
 func (h *health) good(who string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.over(who)
+}
+
+func (h *health) over(who string) {
 	f := h.drop(who)
 	if f != nil && !f.said.IsZero() && h.lastSaid(f.part, f.reason).IsZero() {
 		h.cfg.Logger.Info("the audit goes on", "part", f.part, "reason", f.reason, "after", h.cfg.Now().Sub(f.since).Round(time.Millisecond))
@@ -107,7 +116,11 @@ func (h *health) ready() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var texts []string
-	for _, f := range h.faults {
+	for who, f := range h.faults {
+		if f.part == partKafka && h.cfg.Now().Sub(f.last) > readAgain {
+			h.over(who)
+			continue
+		}
 		texts = append(texts, f.err.Error())
 	}
 	if len(texts) == 0 {

@@ -37,15 +37,31 @@ type reader struct {
 	cl    *kgo.Client
 	batch *batch
 
+	gone   bool      // a topic could not be found since the last time the ids were asked for
+	passed bool      // an offset is not there
+	asked  time.Time // when that was
+
+	idMu sync.Mutex // guards:
+	ids  map[string]schemas.TopicID
+
 	// mu is held while anything is in flight that a revocation must wait for: an
 	// attempt to insert, a commit, and the pair of them. It is free in pauses.
 	mu    sync.Mutex
 	acked offsets // guarded by mu: inserted, not committed yet
 }
 
-// read runs a reader until ctx ends and its last batch is written.
+// read runs readers, one after another, until ctx ends and the last batch is
+// written.
 func (s *Sink) read(ctx context.Context, what reading) error {
-	r := &reader{reading: what, sink: s, batch: newBatch(s), acked: offsets{}}
+	for {
+		if err := s.readOnce(ctx, what); !errors.Is(err, errRecreated) {
+			return err
+		}
+	}
+}
+
+func (s *Sink) readOnce(ctx context.Context, what reading) error {
+	r := &reader{reading: what, sink: s, batch: newBatch(s), acked: offsets{}, ids: map[string]schemas.TopicID{}}
 	cl, err := kgo.NewClient(append(append([]kgo.Opt{}, s.cfg.Kafka...), r.options()...)...)
 	if err != nil {
 		return fmt.Errorf("audit: Kafka client of %s: %w", what.name, err)
@@ -56,8 +72,12 @@ func (s *Sink) read(ctx context.Context, what reading) error {
 		if err := r.fill(ctx); err != nil {
 			return err
 		}
+		recreated := r.isRecreated(ctx)
 		if err := r.flush(ctx); err != nil {
 			return err
+		}
+		if recreated && ctx.Err() == nil {
+			return errRecreated
 		}
 	}
 	return r.drain(ctx)
@@ -83,7 +103,7 @@ func (r *reader) options() []kgo.Opt {
 		// The defaults would begin at the end after data loss, or skip.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-		kgo.OnPartitionsRevoked(r.release), kgo.OnPartitionsLost(r.release),
+		kgo.OnPartitionsRevoked(r.release), kgo.OnPartitionsLost(r.release), kgo.AdjustFetchOffsetsFn(r.adjust),
 		// Few large responses: half of the flush interval is no delay that counts.
 		kgo.FetchMinBytes(512 << 10), kgo.FetchMaxWait(max(r.sink.cfg.FlushEvery/2, 10*time.Millisecond)),
 		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(4 << 20),
@@ -138,10 +158,23 @@ func (r *reader) take(ctx context.Context, fetches kgo.Fetches) (fatal error) {
 				fatal = fmt.Errorf("audit: Kafka gives no id of topic %s; it must be 4.0 or newer", t.Topic)
 				return
 			}
+			r.got(t.Topic, t.TopicID, len(p.Records))
 			r.batch.add(ctx, t.TopicID, kgo.FetchTopicPartition{Topic: t.Topic, FetchPartition: p})
 		})
 	})
 	return fatal
+}
+
+// got notes that a topic was read, under which id.
+func (r *reader) got(topic string, id schemas.TopicID, records int) {
+	if records == 0 {
+		return
+	}
+	r.gone = false
+	r.sink.health.good(r.reads())
+	r.idMu.Lock()
+	r.ids[topic] = id
+	r.idMu.Unlock()
 }
 
 // fetchError handles what a poll reports about a partition: a batch that cannot
@@ -158,7 +191,9 @@ func (r *reader) fetchError(topic string, partition int32, err error) error {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.FencedInstanceID):
 		return fmt.Errorf("audit: read %s: %w", topic, err)
 	default:
-		r.sink.health.bad(r.name+" reads", partKafka, kafkaReason(err), fmt.Errorf("the audit cannot read %s/%d: %w", topic, partition, err))
+		r.gone = r.gone || kafkaReason(err) == "topic_gone"
+		r.passed = r.passed || kafkaReason(err) == "offset_gone"
+		r.sink.health.bad(r.reads(), partKafka, kafkaReason(err), fmt.Errorf("the audit cannot read %s/%d: %w", topic, partition, err))
 	}
 	return nil
 }
@@ -253,6 +288,7 @@ func (r *reader) commit(ctx context.Context) error {
 		return nil
 	}
 	var failed error
+	ctx = kgo.PreCommitFnContext(ctx, r.mark)
 	r.cl.CommitOffsetsSync(ctx, r.acked, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, res *kmsg.OffsetCommitResponse, err error) {
 		failed = err
 		if err == nil {

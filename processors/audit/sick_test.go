@@ -162,7 +162,7 @@ func TestSickClickHouse(t *testing.T) {
 		w.await("SELECT count() FROM v_events", uint64(n))
 		awaitTrue(t, ill.name+": ready again", func() bool { return s.Ready() == nil })
 		said := log.take()
-		if got := strings.Count(said, "cannot write now"); got != 1 || !strings.Contains(said, ill.said) || len(said) > 1500 {
+		if got := strings.Count(said, "cannot go on now"); got != 1 || !strings.Contains(said, ill.said) || len(said) > 1500 {
 			t.Errorf("%s: %d lines:\n%s", ill.name, got, said)
 		}
 		if !strings.Contains(said, "the audit goes on") {
@@ -207,7 +207,7 @@ func TestSickFromTheStart(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if said := log.take(); strings.Count(said, "cannot write now") != 1 {
+	if said := log.take(); strings.Count(said, "cannot go on now") != 1 {
 		t.Errorf("the log:\n%s", said)
 	}
 	w.checkCommitted()
