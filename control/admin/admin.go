@@ -7,7 +7,9 @@
 //	GET /version   the build, as JSON
 //	GET /debug/pprof/…
 //
-// It shows what is inside, so it listens on loopback unless told otherwise.
+// It shows what is inside, so it listens on loopback unless told otherwise. On
+// any other address everything but /healthz and /readyz, which load balancers
+// and container engines ask, wants an operator's token: see Operators.
 package admin
 
 import (
@@ -40,6 +42,8 @@ type Server struct {
 	version  Version
 	gatherer prometheus.Gatherer
 
+	verify func(token string) error // nil: nobody is asked for a token
+
 	mu      sync.Mutex
 	started bool
 	checks  map[string]func() error
@@ -49,6 +53,10 @@ type Server struct {
 func New(version Version, g prometheus.Gatherer) *Server {
 	return &Server{version: version, gatherer: g, checks: map[string]func() error{}}
 }
+
+// Operators has those who ask for more than health show a token that verify
+// takes, as Authorization: Bearer. Call it before Handler and Run.
+func (s *Server) Operators(verify func(token string) error) { s.verify = verify }
 
 // Check adds a part to /readyz. ready must answer at once: nil, or an error
 // whose text says why the part cannot work now.
@@ -88,15 +96,34 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /metrics", s.operator(promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}).ServeHTTP))
+	mux.Handle("GET /version", s.operator(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.version) // the client has gone: nobody to tell
-	})
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}))
+	mux.Handle("GET /debug/pprof/", s.operator(pprof.Index)) // knows no cmdline: a flag may hold a secret
+	mux.Handle("GET /debug/pprof/profile", s.operator(pprof.Profile))
+	mux.Handle("GET /debug/pprof/trace", s.operator(pprof.Trace))
 	return mux
+}
+
+// operator lets only those through who show a good token, if one is asked for.
+func (s *Server) operator(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.verify != nil {
+			token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			if !ok {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+				http.Error(w, "an operator's token is needed: Authorization: Bearer …", http.StatusUnauthorized)
+				return
+			}
+			if err := s.verify(token); err != nil {
+				http.Error(w, err.Error(), http.StatusForbidden)
+				return
+			}
+		}
+		next(w, r)
+	})
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {

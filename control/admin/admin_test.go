@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -66,4 +67,35 @@ func TestAdminPort(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestOperators(t *testing.T) {
+	s := New(Version{Version: "v1"}, prometheus.NewRegistry())
+	s.Operators(func(token string) error {
+		if token != "good" {
+			return errors.New("role: want operator")
+		}
+		return nil
+	})
+	s.Started()
+	for _, c := range []struct {
+		path, authorization string
+		code                int
+	}{
+		{"/healthz", "", 200}, {"/readyz", "", 200},
+		{"/metrics", "", 401}, {"/metrics", "Basic good", 401}, {"/metrics", "Bearer bad", 403}, {"/metrics", "Bearer good", 200},
+		{"/version", "", 401}, {"/version", "Bearer good", 200},
+		{"/debug/pprof/", "", 401}, {"/debug/pprof/heap", "", 401}, {"/debug/pprof/profile", "", 401}, {"/debug/pprof/trace", "", 401},
+		{"/debug/pprof/heap", "Bearer good", 200}, {"/debug/pprof/cmdline", "Bearer good", 404},
+	} {
+		r := httptest.NewRequest(http.MethodGet, c.path, nil)
+		if c.authorization != "" {
+			r.Header.Set("Authorization", c.authorization)
+		}
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		if w.Code != c.code {
+			t.Errorf("%s with %q: %d, want %d", c.path, c.authorization, w.Code, c.code)
+		}
+	}
 }
