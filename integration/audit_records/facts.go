@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 )
 
@@ -107,13 +108,23 @@ func (w wait) String() string {
 // A row of ClickHouse is its identity as text, as rowOf… make it of records.
 type row string
 
-func rowOfEvent(e event) row { return row(fmt.Sprintf("%s %s %s", e.at, e.tenant, e.id)) }
+func rowOfEvent(e event) row { return row(fmt.Sprintf("%s %s %s", e.at, legal(e.tenant), e.id)) }
 
 func rowOfDecision(d decision) row {
 	return row(fmt.Sprintf("%s %s %d %d %s %s %s %s %s", d.origin, d.tenant, d.generation, d.attempt, d.status, d.path, d.reason, d.ofReplay, d.id))
 }
 
-func rowOfLetter(l letter) row { return row(fmt.Sprintf("%s %s %s", l.origin, l.tenant, l.reason)) }
+func rowOfLetter(l letter) row { return row(fmt.Sprintf("%s %s %s", l.origin, legal(l.tenant), l.reason)) }
+
+// legal is a tenant's name as tables have it: what cannot be one is none.
+func legal(tenant string) string {
+	if !legalTenant.MatchString(tenant) {
+		return ""
+	}
+	return tenant
+}
+
+var legalTenant = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // forgot reports whether route was dead at some time in between, or had only
 // just begun anew: what it remembered is gone.

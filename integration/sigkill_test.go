@@ -1,0 +1,124 @@
+//go:build integration
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// TestSigkillRounds kills a random role with SIGKILL at a random moment, again
+// and again, on Apache Kafka and under load: over HTTP, from Kafka producers
+// that partition right and wrong, with repeats, malformed events and a tenant
+// that is over its rate. Meanwhile subscribers of a load run check what they get.
+//
+// At the end audit_records compares every record: what was acknowledged,
+// events, decisions, fan-out, dead letters and ClickHouse.
+//
+// SPILLWAY_SIGKILL_ROUNDS (50) and SPILLWAY_SIGKILL_SEED choose the run.
+func TestSigkillRounds(t *testing.T) {
+	t.Run("containers", func(t *testing.T) {
+		on(t, "containers")
+		testSigkillRounds(t, own(t, "containers", func(data string) (stack, error) { return newContainers(data, containersConfig{}) }))
+	})
+}
+
+var killable = []string{"route", "delay", "audit", "fanout", "ingest", "control"}
+
+func testSigkillRounds(t *testing.T, s *site) {
+	rounds, seed := number(t, "SPILLWAY_SIGKILL_ROUNDS", 50), number(t, "SPILLWAY_SIGKILL_SEED", time.Now().UnixNano())
+	t.Logf("%d rounds, SPILLWAY_SIGKILL_SEED=%d", rounds, seed)
+	random := rand.New(rand.NewPCG(uint64(seed), 0))
+	dir := t.TempDir()
+	s.run(t, "kind: tenant\nname: kill-slow\nspec:\n  fast: {rate: 10, burst: 10}\n", "apply", "-f", "-")
+	run := s.play(t, "--speed", "1", "--duration", fmt.Sprintf("%ds", 10+3*rounds), "--no-noisy")
+	load := startSending(t, s, filepath.Join(dir, "ledger"))
+	outages := journal{file: create(t, filepath.Join(dir, "outages"))}
+	began := time.Now()
+	for n := range rounds {
+		after(t, 200*time.Millisecond+time.Duration(random.Int64N(int64(2500*time.Millisecond))))
+		role := killable[random.IntN(len(killable))]
+		killed := time.Now()
+		if err := s.Kill(role); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start(role); err != nil {
+			t.Fatal(err)
+		}
+		outages.write(t, outageLine{role, killed.UnixMilli(), time.Now().UnixMilli()})
+		t.Logf("round %d: %s is ready again after %s", n+1, role, time.Since(killed).Round(time.Millisecond))
+	}
+	t.Logf("%d rounds in %s", rounds, time.Since(began).Round(time.Second))
+	run.wait(t)
+	load.stop(t)
+	s.compareRecords(t, filepath.Join(dir, "ledger"), filepath.Join(dir, "outages"))
+}
+
+// outageLine, and ackLine of sigkill_sender_test.go, are what audit_records reads.
+type outageLine struct {
+	Role   string `json:"role"`
+	Killed int64  `json:"killed"`
+	Ready  int64  `json:"ready"`
+}
+
+// compareRecords waits until every record is where it must be.
+func (s *site) compareRecords(t *testing.T, ledger, outages string) {
+	t.Helper()
+	checker := filepath.Join(t.TempDir(), "audit_records")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", checker, "./audit_records").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var out []byte
+	eventually(t, "every record is accounted for", func() (ok bool) { // what was killed last has a little to catch up
+		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages)
+		var err error
+		out, err = cmd.CombinedOutput()
+		return err == nil
+	}, func() string { return string(out) })
+	t.Logf("%s", out)
+}
+
+func number(t *testing.T, variable string, usual int64) int64 {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	return n
+}
+
+// A journal is a file of JSON objects, one a line.
+type journal struct{ file *os.File }
+
+func create(t *testing.T, name string) *os.File {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// write appends one line; a short line is written whole, also by several at
+// once.
+func (j journal) write(t testing.TB, v any) {
+	line, err := json.Marshal(v)
+	if err == nil {
+		_, err = j.file.Write(append(line, '\n'))
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
