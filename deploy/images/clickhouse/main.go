@@ -6,6 +6,7 @@
 // Not there: the native protocol on 9000, the configuration files of ClickHouse, more than one user.
 //
 //	CLICKHOUSE_USER, CLICKHOUSE_PASSWORD  the one user, as in the public image; both are required
+//	CLICKHOUSE_PASSWORD_FILE              a file that holds the password instead, as in the public image
 //	CLICKHOUSE_DB                         a database to make at the start, as in the public image
 //	CLICKHOUSE_TLS_CERT, CLICKHOUSE_TLS_KEY  files, PEM: serve HTTPS on 8443 too (the public image takes config.d files)
 //	CLICKHOUSE_TLS_CLIENT_CA              file, PEM: ask every client on 8443 for a certificate of these authorities
@@ -57,6 +58,13 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("unknown arguments %q", os.Args[1:])
 	}
 	f := front{user: os.Getenv("CLICKHOUSE_USER"), password: os.Getenv("CLICKHOUSE_PASSWORD")}
+	if file := os.Getenv("CLICKHOUSE_PASSWORD_FILE"); file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("CLICKHOUSE_PASSWORD_FILE: %w", err)
+		}
+		f.password = strings.TrimRight(string(text), "\r\n")
+	}
 	if f.user == "" || f.password == "" {
 		return errors.New("CLICKHOUSE_USER and CLICKHOUSE_PASSWORD must be set: the port is open to other machines")
 	}
