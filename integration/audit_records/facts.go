@@ -114,7 +114,9 @@ func rowOfDecision(d decision) row {
 	return row(fmt.Sprintf("%s %s %d %d %s %s %s %s %s", d.origin, d.tenant, d.generation, d.attempt, d.status, d.path, d.reason, d.ofReplay, d.id))
 }
 
-func rowOfLetter(l letter) row { return row(fmt.Sprintf("%s %s %s", l.origin, legal(l.tenant), l.reason)) }
+func rowOfLetter(l letter) row {
+	return row(fmt.Sprintf("%s %s %s", l.origin, legal(l.tenant), l.reason))
+}
 
 // legal is a tenant's name as tables have it: what cannot be one is none.
 func legal(tenant string) string {
