@@ -1,123 +1,79 @@
 package registry
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
-	"reflect"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/spillway/spillway/integration/conformance"
 )
 
-func within(want, got any) error {
-	switch want := want.(type) {
-	case map[string]any:
-		g, ok := got.(map[string]any)
-		if !ok {
-			return fmt.Errorf("%v is no object", got)
-		}
-		for k, v := range want {
-			if err := within(v, g[k]); err != nil {
-				return fmt.Errorf("%s: %w", k, err)
-			}
-		}
-		return nil
-	case []any:
-		g, ok := got.([]any)
-		if !ok || len(g) != len(want) {
-			return fmt.Errorf("want %v, got %v", want, got)
-		}
-		for i := range want {
-			if err := within(want[i], g[i]); err != nil {
-				return fmt.Errorf("%d: %w", i, err)
-			}
-		}
-		return nil
-	}
-	if !reflect.DeepEqual(want, got) {
-		return fmt.Errorf("want %v, got %v", want, got)
-	}
-	return nil
-}
-
-type story struct {
-	line               int
-	method, path, body string
-	status             int
-	want               string
-}
-
-func readStory(t *testing.T, name string) []story {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	var out []story
-	let := map[string]string{}
-	fill := func(s string) string {
-		for name, schema := range let {
-			s = strings.ReplaceAll(strings.ReplaceAll(s, "$"+name+",", schema+","), "$"+name+"}", schema+"}")
-		}
-		return s
-	}
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := lines.Text()
-		word, rest, _ := strings.Cut(line, " ")
-		status, err := strconv.Atoi(word)
-		switch {
-		case line == "" || word == "#":
-		case word == "let":
-			name, schema, _ := strings.Cut(rest, " = ")
-			quoted, err := json.Marshal(schema)
-			if err != nil {
-				t.Fatal(err)
-			}
-			let[name] = string(quoted)
-		case err == nil:
-			last := &out[len(out)-1]
-			last.status, last.want = status, fill(rest)
-		default:
-			path, body, _ := strings.Cut(rest, " ")
-			out = append(out, story{line: n, method: word, path: path, body: fill(body)})
-		}
-	}
-	return out
-}
-
-func TestConformance(t *testing.T) {
-	steps := readStory(t, "testdata/conformance.txt")
-	if len(steps) < 130 {
-		t.Fatalf("only %d requests read", len(steps))
-	}
+// restarting closes and opens the registry again before every tenth request: a
+// restart changes nothing.
+func restarting(t *testing.T) conformance.Asker {
 	dir := t.TempDir()
 	r := open(t, dir)
-	for i, s := range steps {
-		if i%10 == 9 { // a restart changes nothing
+	asked := 0
+	return func(method, path, body string) (int, string, error) {
+		if asked++; asked%10 == 0 {
 			if err := r.Close(); err != nil {
-				t.Fatal(err)
+				return 0, "", err
 			}
 			r = open(t, dir)
 		}
-		status, answer := ask(r, s.method, s.path, s.body)
-		var want, got any
-		if err := json.Unmarshal([]byte(s.want), &want); err != nil {
-			t.Fatalf("line %d: %v in %s", s.line+1, err, s.want)
-		}
-		if err := json.Unmarshal([]byte(answer), &got); err != nil {
-			t.Errorf("line %d: answer is no JSON: %s", s.line, answer)
-		}
-		if err := within(want, got); err != nil || status != s.status {
-			t.Errorf("line %d: %s %s: %d, want %d; %v; %s", s.line, s.method, s.path, status, s.status, err, answer)
-		}
+		status, answer := ask(r, method, path, body)
+		return status, answer, nil
 	}
 }
 
+// TestConformance: the public API, but for what testdata/embedded.txt of
+// package conformance gives a reason for.
+func TestConformance(t *testing.T) {
+	table, err := conformance.Registry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := conformance.Known("embedded")
+	if err != nil {
+		t.Fatal(err)
+	}
+	play(t, table, known, 150)
+}
+
+// TestOwn: what this registry does where the public API leaves it open, or
+// says more.
+func TestOwn(t *testing.T) {
+	f, err := os.Open("testdata/own.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	table, err := conformance.Parse(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	play(t, table, nil, 40)
+}
+
+func play(t *testing.T, table []conformance.Step, known []conformance.Deviation, least int) {
+	t.Helper()
+	if len(table) < least {
+		t.Fatalf("only %d requests read", len(table))
+	}
+	findings, err := conformance.Run(restarting(t), table, "unit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range conformance.Compare(table, findings, known) {
+		t.Error(p)
+	}
+}
+
+// TestPublishedPairs runs the table of schema pairs and levels that the
+// compatibility rules are tested with, through the API.
 func TestPublishedPairs(t *testing.T) {
 	text, err := os.ReadFile("../../../schemas/compat/testdata/pairs.json")
 	if err != nil {

@@ -60,11 +60,6 @@ func register(t testing.TB, r http.Handler, subject, schema string) int {
 	return out.ID
 }
 
-// within says what of want is not in got: objects may say less, the rest is
-// equal.
-// story is a line of a conformance file.
-// TestPublishedPairs runs the table of schema pairs and levels that the
-// compatibility rules are tested with, through the API.
 // A subject keeps the level that was in force when it was created.
 func TestSubjectKeepsItsFirstLevel(t *testing.T) {
 	r := open(t, t.TempDir())
