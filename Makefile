@@ -29,6 +29,15 @@ integration: build ## run the built binary against real parts: kcat, kafkajs, Cl
 images: ## build the container images where none can be pulled, and the product's; needs Docker, debootstrap, Maven, npm
 	@deploy/images/build.sh
 
+up: ## start docker-compose.yml: Kafka, registry, ClickHouse, every role, Prometheus, Grafana
+	@deploy/stack.sh up
+
+down: ## stop what `make up` started; its data stays
+	@deploy/stack.sh down
+
+demo: build ## start it, play the trace through it for a minute, say where to look
+	@deploy/stack.sh demo
+
 lint: ## vet, formatting and linters
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	$(GO) vet ./...

@@ -46,7 +46,7 @@ properties() {
   local var name
   for var in $(compgen -e KAFKA_); do
     name=${var#KAFKA_}
-    [[ $not_properties =~ [[:space:]]$name[[:space:]] ]] && continue
+    [[ $not_properties =~ [[:space:]]${name}[[:space:]] ]] && continue
     name=${name,,}
     name=${name//_/.}
     name=${name//.../-}
