@@ -41,7 +41,7 @@ GET /x
 	}
 	good := map[string]string{
 		`POST /subjects/r.1.a{"schema":"{\"namespace\":\"rrs1\",\"type\":\"record\"}"}`: `200 {"id":7,"more":1}`,
-		`GET /ids/7`: `200 {"schema":"{ \"type\":\"record\", \"namespace\":\"rrs1\" }","in":["r.1.a","r.1.b"]}`,
+		`GET /ids/7`:           `200 {"schema":"{ \"type\":\"record\", \"namespace\":\"rrs1\" }","in":["r.1.a","r.1.b"]}`,
 		`POST /subjects/r.1.b`: `409 {"error_code":409}`,
 		`GET /r.2.`:            `200 [{"id":1},{"id":2}]`,
 		`GET /x`:               `200 {"a":[],"b":null}`,
@@ -61,9 +61,9 @@ GET /x
 	}
 	for request, answer := range map[string]string{
 		`GET /ids/7`:           `200 {"schema":"{\"type\":\"enum\",\"namespace\":\"rrs1\"}","in":["r.1.a","r.1.b"]}`, // another schema
-		`POST /subjects/r.1.b`: `200 {"id":7}`,            // an id twice
-		`GET /r.2.`:            `200 [{"id":1},{"id":1}]`, // same
-		`GET /x`:               `200 {"b":null}`,          // a member is missing
+		`POST /subjects/r.1.b`: `200 {"id":7}`,                                                                       // an id twice
+		`GET /r.2.`:            `200 [{"id":1},{"id":1}]`,                                                            // same
+		`GET /x`:               `200 {"b":null}`,                                                                     // a member is missing
 	} {
 		bad := map[string]string{}
 		for k, v := range good {

@@ -235,19 +235,40 @@ func (c *Client) Register(ctx context.Context, subject, text string, level compa
 		return nil, err
 	}
 	if len(have) == 0 {
-		if err := c.setLevel(ctx, subject, or(level, compat.FullTransitive)); err != nil {
-			return nil, err
-		}
-	} else if !slices.ContainsFunc(have, func(v sr.SubjectSchema) bool { return sameSchema(v.Schema.Schema, text) }) {
-		level, found, err := c.check(ctx, subject, text, "")
-		if err != nil {
-			return nil, err
-		}
-		if len(found) > 0 {
-			return nil, &IncompatibleError{Subject: subject, Level: level, Found: found}
+		return c.first(ctx, subject, text, or(level, compat.FullTransitive))
+	}
+	for _, v := range slices.Backward(have) {
+		if sameSchema(v.Schema.Schema, text) {
+			return c.adopt(v), nil // asking would make a new version of another spelling, in some registries
 		}
 	}
+	level, found, err := c.check(ctx, subject, text, "")
+	if err != nil {
+		return nil, err
+	}
+	if len(found) > 0 {
+		return nil, &IncompatibleError{Subject: subject, Level: level, Found: found}
+	}
 	return c.create(ctx, subject, text)
+}
+
+// first makes a subject: its level, then its first version. Crash between the
+// two: the next one that registers finds no version, and sets the level again.
+// Apicurio cannot set NONE, which is no rule, on what is not there yet; then it
+// is set afterwards.
+func (c *Client) first(ctx context.Context, subject, text string, level compat.Level) (*Schema, error) {
+	err := c.setLevel(ctx, subject, level)
+	if err != nil && !errors.Is(err, ErrAbsent) {
+		return nil, err
+	}
+	s, failed := c.create(ctx, subject, text)
+	if failed != nil || err == nil {
+		return s, failed
+	}
+	if now, _, err := c.Level(ctx, subject); err == nil && now == level {
+		return s, nil
+	}
+	return s, c.setLevel(ctx, subject, level)
 }
 
 func recordName(text string) (string, error) {
