@@ -180,6 +180,16 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// TestEmptySchema: a schema that cannot be used is no outage.
+func TestEmptySchema(t *testing.T) {
+	w := newWorld(t)
+	w.misbehave(says(200, `{"schema":""}`))
+	c := w.client(t)
+	if s, err := c.Resolve(t.Context(), 1); err != nil || s.Codec != nil || s.Unsupported == nil || c.Ready() != nil {
+		t.Errorf("got %+v, %v, ready %v", s, err, c.Ready())
+	}
+}
+
 // TestOnly40403DeniesAnID: another 404 of the registry is no answer about it.
 func TestOnly40403DeniesAnID(t *testing.T) {
 	w := newWorld(t)

@@ -148,8 +148,8 @@ func (c *Client) fetch(ctx context.Context, id int) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schema id %d: %w", id, err)
 	}
-	got, err := c.sr.SchemaByID(ctx, id)
-	err = c.outcome(c.aboutID(id, got.Schema, err))
+	got, err := c.byID(ctx, id)
+	err = c.outcome(err)
 	switch {
 	case errors.Is(err, ErrAbsent):
 		c.deny(id, asked)

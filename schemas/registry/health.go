@@ -1,8 +1,11 @@
 package registry
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -78,23 +81,34 @@ func isRegistry(re *sr.ResponseError) bool {
 // isAbsent: there is no such subject, version or schema.
 func isAbsent(re *sr.ResponseError) bool { return re.ErrorCode >= 40401 && re.ErrorCode <= 40403 }
 
-// aboutID checks an answer about an id: only 40403 denies one, and JSON of
-// another kind, which would read as an empty schema, says nothing.
-func (c *Client) aboutID(id int, text string, err error) error {
+// byID asks about an id. Only 40403 denies one, and JSON of another kind, which
+// would read as an empty schema, says nothing. A schema whose text is empty is
+// one: Apicurio takes such.
+func (c *Client) byID(ctx context.Context, id int) (got sr.Schema, err error) {
+	path := fmt.Sprintf("/schemas/ids/%d", id)
+	var text json.RawMessage
+	err = c.sr.Do(ctx, http.MethodGet, path, nil, &text)
 	var re *sr.ResponseError
-	switch {
-	case errors.As(err, &re) && isRegistry(re) && isAbsent(re) && re.ErrorCode != 40403:
-		return fault(&sr.ResponseError{Method: re.Method, URL: re.URL, StatusCode: re.StatusCode, Raw: re.Raw})
-	case err == nil && text == "":
-		return c.odd(fmt.Sprintf("/schemas/ids/%d", id), "a schema without a text")
+	if errors.As(err, &re) && isRegistry(re) && isAbsent(re) && re.ErrorCode != 40403 {
+		return got, fault(&sr.ResponseError{Method: re.Method, URL: re.URL, StatusCode: re.StatusCode, Raw: re.Raw})
 	}
-	return err
+	if err != nil {
+		return got, err
+	}
+	var member struct{ Schema *string }
+	if err := errors.Join(json.Unmarshal(text, &member), json.Unmarshal(text, &got)); err != nil {
+		return got, c.odd(path, err.Error())
+	}
+	if member.Schema == nil {
+		return got, c.odd(path, "an answer without a schema")
+	}
+	return got, nil
 }
 
 // aboutVersion checks an answer that describes a version.
 func (c *Client) aboutVersion(ss sr.SubjectSchema, err error) error {
-	if err == nil && (ss.ID <= 0 || ss.ID > maxID || ss.Version <= 0 || ss.Subject == "" || ss.Schema.Schema == "") {
-		return c.odd("/subjects", fmt.Sprintf("a version without subject, version, id or text: %q %d %d %q", clip(ss.Subject), ss.Version, ss.ID, clip(ss.Schema.Schema)))
+	if err == nil && (ss.ID <= 0 || ss.ID > maxID || ss.Version <= 0 || ss.Subject == "") {
+		return c.odd("/subjects", fmt.Sprintf("a version without subject, number or id: %q %d %d", clip(ss.Subject), ss.Version, ss.ID))
 	}
 	return err
 }
