@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,11 +21,12 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/client"
 	"github.com/spillway/spillway/control"
+	"github.com/spillway/spillway/control/connect"
 	"github.com/spillway/spillway/control/keys"
+	"github.com/spillway/spillway/control/process"
 	"github.com/spillway/spillway/integration/load"
 	"github.com/spillway/spillway/processors/audit"
 	"github.com/spillway/spillway/processors/audit/explain"
@@ -42,13 +44,34 @@ func secretFiles() kong.Resolver {
 		if !flag.Tag.Has("secret") {
 			return nil, nil
 		}
-		file := os.Getenv("SPILLWAY_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_")) + "_FILE")
+		file := secretFile(flag.Name)
 		if file == "" {
 			return nil, nil
 		}
 		text, err := os.ReadFile(file)
-		return strings.TrimSpace(string(text)), err
+		if err != nil {
+			return nil, fmt.Errorf("--%s: %w", flag.Name, err)
+		}
+		return strings.TrimSpace(string(text)), nil
 	})
+}
+
+// secretFile is the file that SPILLWAY_…_FILE names for a flag, "" if none.
+func secretFile(flag string) string {
+	return os.Getenv("SPILLWAY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")) + "_FILE")
+}
+
+// reach returns connections for a person's command, checked.
+func reach(ctx context.Context, out *output, use connect.Use, cfg connect.Config) (*connect.Connections, error) {
+	cfg.Now, cfg.Logger, cfg.ClientID = time.Now, process.Logger(out.stderr, "warn", "text"), "spillway-cli"
+	conns, err := connect.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := conns.Check(ctx, use); err != nil {
+		return nil, err
+	}
+	return conns, nil
 }
 
 // whereFlags tell a person's command where things are. What is not said comes
@@ -89,7 +112,7 @@ func (w whereFlags) place() (places, error) {
 
 func (w whereFlags) ring() (*keys.Ring, error) {
 	file := cmp.Or(w.Keys, filepath.Join(w.Data, "keys.json"))
-	r, err := keys.New(keys.Config{File: file, Now: time.Now, Logger: logger(roleFlags{LogLevel: "warn"}, os.Stderr)})
+	r, err := keys.New(keys.Config{File: file, Now: time.Now, Logger: process.Logger(os.Stderr, "warn", "text")})
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("no key to make a token with: %w; give --token or --keys, or start spillway dev", err)
 	}
@@ -202,12 +225,14 @@ type schemasCmd struct {
 	Encode   schemasEncodeCmd   `cmd:"" help:"Turn JSON into the wire format that any Kafka producer can send."`
 }
 
-type registryFlags struct {
+type schemaFlags struct {
 	whereFlags
 	RegistryURL []string `name:"registry-url" help:"Schema registry; default: that of spillway dev."`
+	TopicPrefix string   `default:"spillway." help:"What topic names begin with."`
+	registryFlags
 }
 
-func (f registryFlags) open() (*registry.Client, error) {
+func (f schemaFlags) open(ctx context.Context, out *output) (*registry.Client, error) {
 	p, err := f.place()
 	if err != nil {
 		return nil, err
@@ -216,11 +241,15 @@ func (f registryFlags) open() (*registry.Client, error) {
 	if len(urls) == 0 {
 		urls = []string{p.Registry}
 	}
-	return registry.New(registry.Config{URLs: urls, Topic: schemas.Topics{Prefix: schemas.DefaultPrefix}.Events()})
+	conns, err := reach(ctx, out, connect.Use{Registry: true}, connect.Config{Registry: f.registryFlags.at(urls)})
+	if err != nil {
+		return nil, err
+	}
+	return registry.New(registry.Config{URLs: urls, HTTP: conns.Registry(), Topic: schemas.Topics{Prefix: f.TopicPrefix}.Events()})
 }
 
 type schemasCheckCmd struct {
-	registryFlags
+	schemaFlags
 	File    string   `arg:"" type:"existingfile" help:"Schema, .avsc."`
 	Against []string `type:"existingfile" help:"Earlier versions, oldest first; default: those in the registry."`
 	Subject string   `help:"Subject; default: the record's full name."`
@@ -242,7 +271,7 @@ func (c *schemasCheckCmd) Run(ctx context.Context, out *output) error {
 	if len(c.Against) > 0 {
 		found, err = checkFiles(string(text), c.Against, level)
 	} else {
-		found, err = c.ask(ctx, string(text), level)
+		found, err = c.ask(ctx, out, string(text), level)
 	}
 	if err != nil {
 		return err
@@ -270,8 +299,8 @@ func checkFiles(text string, files []string, level compat.Level) ([]compat.Incom
 	return compat.CheckTexts(cmp.Or(level, compat.FullTransitive), text, versions)
 }
 
-func (c *schemasCheckCmd) ask(ctx context.Context, text string, level compat.Level) ([]compat.Incompatibility, error) {
-	r, err := c.open()
+func (c *schemasCheckCmd) ask(ctx context.Context, out *output, text string, level compat.Level) ([]compat.Incompatibility, error) {
+	r, err := c.open(ctx, out)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +317,7 @@ func (c *schemasCheckCmd) ask(ctx context.Context, text string, level compat.Lev
 }
 
 type schemasRegisterCmd struct {
-	registryFlags
+	schemaFlags
 	File    string `arg:"" type:"existingfile" help:"Schema, .avsc."`
 	Subject string `help:"Subject; default: the record's full name."`
 	Level   string `default:"FULL_TRANSITIVE" help:"Compatibility, set if this creates the subject."`
@@ -302,12 +331,12 @@ func (c *schemasRegisterCmd) Run(ctx context.Context, out *output) error {
 	return c.register(ctx, out, c.Subject, string(text), c.Level)
 }
 
-func (f registryFlags) register(ctx context.Context, out *output, subject, text, level string) error {
+func (f schemaFlags) register(ctx context.Context, out *output, subject, text, level string) error {
 	l, err := compat.ParseLevel(strings.ToUpper(level))
 	if err != nil {
 		return err
 	}
-	r, err := f.open()
+	r, err := f.open(ctx, out)
 	if err != nil {
 		return err
 	}
@@ -320,10 +349,10 @@ func (f registryFlags) register(ctx context.Context, out *output, subject, text,
 	return err
 }
 
-type schemasListCmd struct{ registryFlags }
+type schemasListCmd struct{ schemaFlags }
 
 func (c *schemasListCmd) Run(ctx context.Context, out *output) error {
-	r, err := c.open()
+	r, err := c.open(ctx, out)
 	if err != nil {
 		return err
 	}
@@ -341,7 +370,7 @@ func (c *schemasListCmd) Run(ctx context.Context, out *output) error {
 }
 
 type schemasInferCmd struct {
-	registryFlags
+	schemaFlags
 	Name     string `arg:"" help:"Full name of the record: shop.Order."`
 	File     string `arg:"" help:"JSON examples, one after the other; - reads standard input."`
 	Register bool   `help:"Register it as well."`
@@ -365,7 +394,7 @@ func (c *schemasInferCmd) Run(ctx context.Context, out *output) error {
 }
 
 type schemasEncodeCmd struct {
-	registryFlags
+	schemaFlags
 	Name string `arg:"" help:"Full name of the record."`
 	File string `arg:"" help:"JSON; - reads standard input."`
 }
@@ -380,7 +409,7 @@ func (c *schemasEncodeCmd) Run(ctx context.Context, out *output) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.open()
+	r, err := c.open(ctx, out)
 	if err != nil {
 		return err
 	}
@@ -585,7 +614,7 @@ func parseFrom(s string) (client.From, error) {
 
 type setupCmd struct {
 	clusterFlags
-	clickhouseFlags
+	tableFlags
 	Partitions  int32    `help:"Partitions of events, fixed from then on; 0: what there is, else 12."`
 	Regions     []string `default:"local" help:"Regions; each has a fan-out topic."`
 	Replication int16    `default:"3" help:"Replicas of each partition."`
@@ -596,8 +625,20 @@ type setupCmd struct {
 }
 
 func (c *setupCmd) Run(ctx context.Context, out *output) error {
-	log := logger(roleFlags{LogLevel: "warn"}, out.stderr)
-	reg, err := registry.New(registry.Config{URLs: c.RegistryURL, Topic: c.topics().Events(), Logger: log})
+	log := process.Logger(out.stderr, "warn", "text")
+	conns, err := c.connections(log, c.add)
+	if err != nil {
+		return err
+	}
+	if err := conns.Check(ctx, connect.Use{Kafka: true, Registry: true, ClickHouse: true}); err != nil {
+		return err
+	}
+	return conns.Explain(c.setup(ctx, out, conns, log))
+}
+
+// setup:  schemas ─▶ topics ─▶ tables
+func (c *setupCmd) setup(ctx context.Context, out *output, conns *connect.Connections, log *slog.Logger) error {
+	reg, err := registry.New(registry.Config{URLs: c.RegistryURL, HTTP: conns.Registry(), Topic: c.topics().Events(), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -607,7 +648,7 @@ func (c *setupCmd) Run(ctx context.Context, out *output) error {
 		return err
 	}
 	report, err := control.Setup(ctx, control.SetupConfig{
-		Kafka: c.kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions,
+		Kafka: conns.Kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions,
 		Replication: c.Replication, MinISR: c.MinISR, CompactControl: c.Compact, Open: c.Open, Check: c.Check, Logger: log, Now: time.Now,
 	})
 	if err != nil {
@@ -616,28 +657,34 @@ func (c *setupCmd) Run(ctx context.Context, out *output) error {
 	for _, line := range report.Lines() {
 		fmt.Fprintln(out.stdout, line)
 	}
-	good := report.OK()
-	tables := audit.MigrateConfig{Server: c.server()}
-	if c.Check {
-		differs, err := audit.Check(ctx, tables)
-		if err != nil {
-			return err
-		}
-		good = good && len(differs) == 0
-		for _, line := range differs {
-			fmt.Fprintln(out.stdout, "clickhouse:", line)
-		}
-	} else {
-		applied, err := audit.Migrate(ctx, tables)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(out.stdout, "clickhouse: %d migrations applied\n", len(applied))
+	same, err := c.tables(ctx, out, conns)
+	if err != nil {
+		return err
 	}
-	if c.Check && !good {
+	if c.Check && !(same && report.OK()) {
 		return errors.New("something is missing or differs")
 	}
 	return nil
+}
+
+// tables makes ClickHouse's tables, or says what differs.
+func (c *setupCmd) tables(ctx context.Context, out *output, conns *connect.Connections) (same bool, err error) {
+	at, err := server(conns, c.ClickhouseURL, c.ClickhouseDatabase)
+	if err != nil {
+		return false, err
+	}
+	if !c.Check {
+		applied, err := audit.Migrate(ctx, audit.MigrateConfig{Server: at})
+		if err == nil {
+			fmt.Fprintf(out.stdout, "clickhouse: %d migrations applied\n", len(applied))
+		}
+		return true, err
+	}
+	differs, err := audit.Check(ctx, audit.MigrateConfig{Server: at})
+	for _, line := range differs {
+		fmt.Fprintln(out.stdout, "clickhouse:", line)
+	}
+	return len(differs) == 0, err
 }
 
 // systemIDs are the ids of Spillway's own schemas, registered first unless it
@@ -756,7 +803,34 @@ type explainCmd struct {
 	Source   string        `default:"auto" enum:"auto,clickhouse,kafka" help:"clickhouse, kafka, or auto: Kafka if ClickHouse does not answer."`
 	Since    time.Duration `default:"24h" help:"How far back Kafka is read."`
 	Output   string        `default:"human" enum:"human,json" help:"human or json."`
-	Database string        `default:"spillway" help:"Database of the audit."`
+	Database string        `default:"spillway" aliases:"clickhouse-database" help:"Database of the audit."`
+	meetFlags
+	ClickhouseURL string `name:"clickhouse-url" help:"ClickHouse; default: that of spillway dev."`
+	clickhouseFlags
+}
+
+// meetFlags say where Kafka and the registry are, unless they are those of
+// spillway dev.
+type meetFlags struct {
+	KafkaBrokers []string `help:"Kafka bootstrap servers; default: those of spillway dev."`
+	TopicPrefix  string   `default:"spillway." help:"What topic names begin with."`
+	RegistryURL  []string `name:"registry-url" help:"Schema registry; default: that of spillway dev."`
+	kafkaFlags
+	registryFlags
+}
+
+func (f meetFlags) topics() schemas.Topics { return schemas.Topics{Prefix: f.TopicPrefix} }
+
+// at fills in the addresses of spillway dev.
+func (f meetFlags) at(p places) clusterFlags {
+	c := clusterFlags{KafkaBrokers: f.KafkaBrokers, TopicPrefix: f.TopicPrefix, RegistryURL: f.RegistryURL, kafkaFlags: f.kafkaFlags, registryFlags: f.registryFlags}
+	if len(c.KafkaBrokers) == 0 {
+		c.KafkaBrokers = strings.Split(p.Kafka, ",")
+	}
+	if len(c.RegistryURL) == 0 {
+		c.RegistryURL = []string{p.Registry}
+	}
+	return c
 }
 
 func (c *explainCmd) Run(ctx context.Context, out *output) error {
@@ -766,7 +840,7 @@ func (c *explainCmd) Run(ctx context.Context, out *output) error {
 	}
 	var story explain.Story
 	if c.Source != "kafka" {
-		story, err = c.askClickHouse(ctx, p)
+		story, err = c.askClickHouse(ctx, p, out)
 	}
 	if c.Source == "kafka" || c.Source == "auto" && err != nil && !errors.Is(err, explain.ErrNotFound) {
 		if err != nil {
@@ -786,8 +860,17 @@ func (c *explainCmd) Run(ctx context.Context, out *output) error {
 	return err
 }
 
-func (c *explainCmd) askClickHouse(ctx context.Context, p places) (explain.Story, error) {
-	conn, err := audit.Server{URL: p.ClickHouse, Database: c.Database}.Open()
+func (c *explainCmd) askClickHouse(ctx context.Context, p places, out *output) (explain.Story, error) {
+	at := cmp.Or(c.ClickhouseURL, p.ClickHouse)
+	conns, err := reach(ctx, out, connect.Use{}, connect.Config{ClickHouse: c.clickhouseFlags.at(at)}) // Kafka is asked at once if it is away
+	if err != nil {
+		return explain.Story{}, err
+	}
+	s, err := server(conns, at, c.Database)
+	if err != nil {
+		return explain.Story{}, err
+	}
+	conn, err := s.Open()
 	if err != nil {
 		return explain.Story{}, err
 	}
@@ -796,7 +879,7 @@ func (c *explainCmd) askClickHouse(ctx context.Context, p places) (explain.Story
 	for {
 		story, err := explain.Explain(ctx, explain.ClickHouse(conn), c.ID, c.Tenant)
 		if !errors.Is(err, explain.ErrNotFound) || time.Now().After(deadline) {
-			return story, err
+			return story, conns.Explain(err)
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
@@ -811,7 +894,14 @@ func (c *explainCmd) askClickHouse(ctx context.Context, p places) (explain.Story
 const auditLag = 2 * time.Second
 
 func (c *explainCmd) askKafka(ctx context.Context, p places, out *output) (explain.Story, error) {
-	reg, err := registry.New(registry.Config{URLs: []string{p.Registry}})
+	f := c.meetFlags.at(p)
+	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true}, connect.Config{
+		Kafka: f.kafkaFlags.at(f.KafkaBrokers), Registry: f.registryFlags.at(f.RegistryURL),
+	})
+	if err != nil {
+		return explain.Story{}, err
+	}
+	reg, err := registry.New(registry.Config{URLs: f.RegistryURL, HTTP: conns.Registry()})
 	if err != nil {
 		return explain.Story{}, err
 	}
@@ -820,11 +910,11 @@ func (c *explainCmd) askKafka(ctx context.Context, p places, out *output) (expla
 	if err != nil {
 		return explain.Story{}, err
 	}
-	f := clusterFlags{KafkaBrokers: []string{p.Kafka}, TopicPrefix: schemas.DefaultPrefix}
-	return explain.Explain(ctx, explain.Kafka(explain.KafkaConfig{
-		Kafka: f.kafka(), Topics: f.topics(), SchemaIDs: ids, Since: time.Now().Add(-c.Since),
+	story, err := explain.Explain(ctx, explain.Kafka(explain.KafkaConfig{
+		Kafka: conns.Kafka(), Topics: f.topics(), SchemaIDs: ids, Since: time.Now().Add(-c.Since),
 		Progress: func(read, total int64) { fmt.Fprintf(out.stderr, "read %d of %d records\r", read, total) },
 	}), c.ID, c.Tenant)
+	return story, conns.Explain(err)
 }
 
 type loadCmd struct {
@@ -842,40 +932,19 @@ type loadCmd struct {
 	Restarts  bool          `help:"Spillway is stopped or killed meanwhile: duplicates across that, and falling behind, are not held against it."`
 	JSON      bool          `name:"json" help:"Print the report as JSON."`
 	Report    string        `type:"path" help:"Write the report as JSON to this file, too."`
+
+	meetFlags
+	IngestURL  string `name:"ingest-url" help:"Address of ingest; default: that of spillway dev."`
+	FanoutURL  string `name:"fanout-url" help:"Address of fan-out, ws://…; default: that of spillway dev."`
+	ControlURL string `name:"control-url" help:"Address of control; default: that of spillway dev."`
 }
 
 func (c *loadCmd) Run(ctx context.Context, out *output) error {
-	p, err := c.place()
+	cfg, err := c.config(ctx, out)
 	if err != nil {
 		return err
 	}
-	ring, err := c.ring()
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(c.Trace)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	rows, err := load.ReadTrace(f)
-	if err != nil {
-		return err
-	}
-	report, err := load.Run(ctx, load.Config{
-		Plan: load.PlanConfig{
-			Trace: rows, Speed: c.Speed, Tenants: c.Tenants, Duration: c.Duration,
-			Repeats: c.Repeats, Malformed: c.Malformed, Kafka: c.ViaKafka, Seed: c.Seed,
-		},
-		Kafka: []kgo.Opt{kgo.SeedBrokers(p.Kafka), kgo.ClientID("spillway-load")}, Topics: schemas.Topics{Prefix: schemas.DefaultPrefix},
-		RegistryURL: p.Registry, IngestURL: p.Ingest, FanoutURL: p.Fanout, ControlURL: p.Control,
-		Noisy: c.Noisy, Restarts: c.Restarts, Grace: c.Grace, Progress: out.stderr, Now: time.Now,
-		Token: func(tenant, role string) (string, error) {
-			return ring.Sign(schemas.Claims{
-				Tenant: tenant, Role: role, Subject: "load", Channels: channelsOf(role), ExpiresAt: time.Now().Add(c.Duration + time.Hour),
-			})
-		},
-	})
+	report, err := load.Run(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -899,6 +968,47 @@ func (c *loadCmd) Run(ctx context.Context, out *output) error {
 		return fmt.Errorf("%d things do not add up", len(report.Failures))
 	}
 	return nil
+}
+
+func (c *loadCmd) config(ctx context.Context, out *output) (cfg load.Config, err error) {
+	p, err := c.place()
+	if err != nil {
+		return cfg, err
+	}
+	ring, err := c.ring()
+	if err != nil {
+		return cfg, err
+	}
+	f, err := os.Open(c.Trace)
+	if err != nil {
+		return cfg, err
+	}
+	defer f.Close()
+	rows, err := load.ReadTrace(f)
+	if err != nil {
+		return cfg, err
+	}
+	at := c.meetFlags.at(p)
+	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true}, connect.Config{
+		Kafka: at.kafkaFlags.at(at.KafkaBrokers), Registry: at.registryFlags.at(at.RegistryURL),
+	})
+	if err != nil {
+		return cfg, err
+	}
+	return load.Config{
+		Plan: load.PlanConfig{
+			Trace: rows, Speed: c.Speed, Tenants: c.Tenants, Duration: c.Duration,
+			Repeats: c.Repeats, Malformed: c.Malformed, Kafka: c.ViaKafka, Seed: c.Seed,
+		},
+		Kafka: conns.Kafka(), Topics: at.topics(), RegistryURL: at.RegistryURL[0], RegistryHTTP: conns.Registry(),
+		IngestURL: cmp.Or(c.IngestURL, p.Ingest), FanoutURL: cmp.Or(c.FanoutURL, p.Fanout), ControlURL: cmp.Or(c.ControlURL, p.Control),
+		Noisy: c.Noisy, Restarts: c.Restarts, Grace: c.Grace, Progress: out.stderr, Now: time.Now,
+		Token: func(tenant, role string) (string, error) {
+			return ring.Sign(schemas.Claims{
+				Tenant: tenant, Role: role, Subject: "load", Channels: channelsOf(role), ExpiresAt: time.Now().Add(c.Duration + time.Hour),
+			})
+		},
+	}, nil
 }
 
 func channelsOf(role string) []string {

@@ -10,22 +10,15 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/spillway/spillway/control"
-	"github.com/spillway/spillway/control/admin"
+	"github.com/spillway/spillway/control/connect"
 	"github.com/spillway/spillway/control/keys"
+	"github.com/spillway/spillway/control/process"
 	"github.com/spillway/spillway/deploy/dev"
 	"github.com/spillway/spillway/deploy/dev/engine"
 	"github.com/spillway/spillway/fanout"
@@ -38,132 +31,212 @@ import (
 	"github.com/spillway/spillway/schemas/registry"
 )
 
-// clusterFlags say where the parts are that roles and people meet at.
+// kafkaFlags say how Kafka is entered.
+type kafkaFlags struct {
+	KafkaTLS      bool   `name:"kafka-tls" group:"Connections" help:"Speak TLS."`
+	KafkaCA       string `name:"kafka-ca" group:"Connections" type:"path" help:"Who signs the brokers' certificates, PEM; default: whom the system trusts."`
+	KafkaCert     string `group:"Connections" type:"path" help:"Our certificate, PEM, where brokers ask for one."`
+	KafkaKey      string `group:"Connections" type:"path" help:"Its key, PEM."`
+	KafkaSASL     string `name:"kafka-sasl" group:"Connections" default:"none" enum:"none,plain,scram-sha-256,scram-sha-512" help:"none, plain, scram-sha-256 or scram-sha-512."`
+	KafkaUser     string `group:"Connections" help:"User for SASL."`
+	KafkaPassword string `group:"Connections" secret:"" help:"Password for SASL."`
+}
+
+func (f kafkaFlags) at(brokers []string) connect.Kafka {
+	return connect.Kafka{
+		Brokers: brokers, TLS: f.KafkaTLS, Files: connect.Files{CA: f.KafkaCA, Cert: f.KafkaCert, Key: f.KafkaKey},
+		SASL: f.KafkaSASL, User: f.KafkaUser, Password: secret("kafka-password", f.KafkaPassword),
+	}
+}
+
+// registryFlags say how the schema registry is entered.
+type registryFlags struct {
+	RegistryUser     string `group:"Connections" help:"User of the registry."`
+	RegistryPassword string `group:"Connections" secret:"" help:"Its password."`
+	RegistryCA       string `name:"registry-ca" group:"Connections" type:"path" help:"Who signs the registry's certificate, PEM."`
+	RegistryCert     string `group:"Connections" type:"path" help:"Our certificate, PEM, where the registry asks for one."`
+	RegistryKey      string `group:"Connections" type:"path" help:"Its key, PEM."`
+}
+
+func (f registryFlags) at(urls []string) connect.Web {
+	return connect.Web{
+		URLs: urls, Files: connect.Files{CA: f.RegistryCA, Cert: f.RegistryCert, Key: f.RegistryKey},
+		User: f.RegistryUser, Password: secret("registry-password", f.RegistryPassword),
+	}
+}
+
+// clickhouseFlags say how ClickHouse is entered.
+type clickhouseFlags struct {
+	ClickhouseUser     string `group:"Connections" help:"User of ClickHouse; wins over the address's."`
+	ClickhousePassword string `group:"Connections" secret:"" help:"Password; wins over the address's."`
+	ClickhouseCA       string `name:"clickhouse-ca" group:"Connections" type:"path" help:"Who signs ClickHouse's certificate, PEM."`
+	ClickhouseCert     string `group:"Connections" type:"path" help:"Our certificate, PEM, where ClickHouse asks for one."`
+	ClickhouseKey      string `group:"Connections" type:"path" help:"Its key, PEM."`
+}
+
+func (f clickhouseFlags) at(url string) connect.Web {
+	return connect.Web{
+		URLs: []string{url}, Files: connect.Files{CA: f.ClickhouseCA, Cert: f.ClickhouseCert, Key: f.ClickhouseKey},
+		User: f.ClickhouseUser, Password: secret("clickhouse-password", f.ClickhousePassword),
+	}
+}
+
+// secret is a flag's value, or the file that SPILLWAY_…_FILE names: then it
+// may change while the process runs.
+func secret(flag, text string) connect.Secret {
+	file := secretFile(flag)
+	if now, err := os.ReadFile(file); err != nil || strings.TrimSpace(string(now)) != text {
+		file = "" // the flag itself was given
+	}
+	return connect.Secret{Text: text, File: file}
+}
+
+// clusterFlags say where the parts are that all roles meet at.
 type clusterFlags struct {
 	KafkaBrokers []string `default:"127.0.0.1:9092" help:"Kafka bootstrap servers."`
 	TopicPrefix  string   `default:"spillway." help:"What topic names begin with."`
 	RegistryURL  []string `default:"http://127.0.0.1:8081" name:"registry-url" help:"Schema registry, Confluent-compatible."`
+	kafkaFlags
+	registryFlags
 }
+
+func (f clusterFlags) topics() schemas.Topics { return schemas.Topics{Prefix: f.TopicPrefix} }
+
+// connections are those to Kafka and the registry, and what parts adds unless
+// it is nil.
+func (f clusterFlags) connections(log *slog.Logger, parts func(*connect.Config)) (*connect.Connections, error) {
+	cfg := connect.Config{Kafka: f.kafkaFlags.at(f.KafkaBrokers), Registry: f.registryFlags.at(f.RegistryURL), Now: time.Now, Logger: log}
+	if parts != nil {
+		parts(&cfg)
+	}
+	return connect.New(cfg)
+}
+
+// keyFlags say whose tokens are believed.
+type keyFlags struct {
+	AuthKeys string `type:"path" help:"JWKS file; a key with the member tenant speaks for that tenant alone."`
+	AuthJWKS string `name:"auth-jwks" help:"Address of a JWKS."`
+}
+
+func (f keyFlags) none() bool { return f.AuthKeys == "" && f.AuthJWKS == "" }
 
 // roleFlags are those every role has.
 type roleFlags struct {
 	clusterFlags
-	AdminListen string `default:"127.0.0.1:8099" help:"Health, readiness and metrics; keep it on loopback."`
+	keyFlags
+	AdminListen string `default:"127.0.0.1:8099" help:"Health, readiness and metrics. On an address that others can reach, all but health wants an operator's token."`
 	Node        string `help:"This process's name in the audit; default: the host's name."`
 	LogLevel    string `default:"info" enum:"debug,info,warn,error" help:"Least severe line that is logged."`
 	LogFormat   string `default:"text" enum:"text,json" help:"How log lines look."`
+	Check       bool   `help:"Validate, connect, say so, and end: 0 if the role could begin, 1 if not."`
 }
 
-// A process is what the roles of one process share: dev runs them all in one.
-//
-//	start: control … ingest        stop, one after the other: ingest … control
-//
-// A part that ends by itself ends the process; what was started later is
-// stopped first, so what was accepted is still decided, delivered and audited.
-type process struct {
-	flags   roleFlags
-	log     *slog.Logger
-	metrics *prometheus.Registry
-	admin   *admin.Server
-	ctx     context.Context // ends when the parts shall stop
-	end     context.CancelCauseFunc
-	parts   []part // in the order in which they were started
+// A deployment is what the roles of one process share: dev runs them all in
+// one.
+type deployment struct {
+	*process.Process
+	flags roleFlags
+	conns *connect.Connections
 
 	follower *control.Follower // see follow
 	schemas  *registry.Client  // see registry
 	keys     *keys.Ring        // see ring
 }
 
-// A part runs until its stop is called.
-type part struct {
-	stop context.CancelFunc
-	done chan error // its end; closed
-}
-
-// newProcess opens the admin port and returns the process that roles are
-// added to.
-func newProcess(ctx context.Context, f roleFlags, logs io.Writer) (*process, error) {
+// newDeployment checks the flags; it connects to nothing yet.
+func newDeployment(ctx context.Context, f roleFlags, logs io.Writer, parts func(*connect.Config)) (*deployment, error) {
 	f.Node = cmp.Or(f.Node, hostname())
-	p := &process{flags: f, log: logger(f, logs), metrics: prometheus.NewRegistry()}
-	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	p.admin = admin.New(build(), p.metrics)
-	p.ctx, p.end = context.WithCancelCause(ctx)
-	l, err := listen(f.AdminListen, "--admin-listen")
+	log := process.Logger(logs, f.LogLevel, f.LogFormat)
+	conns, err := f.connections(log, parts)
 	if err != nil {
 		return nil, err
 	}
-	p.run("admin", func(ctx context.Context) error { return p.admin.Run(ctx, l) })
+	p := &deployment{Process: process.New(ctx, build(), log), flags: f, conns: conns}
+	p.OnHangup("certificates", conns.Reload)
 	return p, nil
 }
 
-// role is what every layer gives its wiring.
-type role interface {
-	Run(ctx context.Context) error
-	Ready() error
-}
-
-// start runs r as part of the process.
-func (p *process) start(name string, r role) {
-	p.admin.Check(name, r.Ready)
-	p.run(name, r.Run)
-}
-
-// run runs a part until it is its turn to stop.
-func (p *process) run(name string, run func(context.Context) error) {
-	ctx, stop := context.WithCancel(context.WithoutCancel(p.ctx))
-	done := make(chan error, 1)
-	go func() {
-		defer close(done)
-		err := run(ctx)
-		switch {
-		case ctx.Err() == nil && err == nil:
-			err = errors.New("ended by itself")
-		case ctx.Err() != nil && errors.Is(err, context.Canceled):
-			err = nil
-		}
+// admin opens the admin port, and has operators show a token if others than
+// this machine can reach it.
+func (p *deployment) admin() error {
+	var verify func(string) error
+	if !p.flags.none() {
+		ring, err := p.ring()
 		if err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
-			p.end(err)
-			done <- err
+			return err
 		}
-	}()
-	p.parts = append(p.parts, part{stop, done})
+		verify = func(token string) error {
+			claims, err := ring.Verify(token)
+			if err == nil && (claims.Role != schemas.RoleOperator || claims.Tenant != schemas.Everyone) {
+				err = errors.New("role: want operator, and tenant: want *")
+			}
+			return err
+		}
+	}
+	return p.ServeAdmin(p.flags.AdminListen, "--admin-listen", verify)
 }
 
-// wait returns when the process shall end and all its parts have ended.
-func (p *process) wait() error {
-	<-p.ctx.Done()
-	var errs []error
-	for _, part := range slices.Backward(p.parts) {
-		part.stop()
-		errs = append(errs, <-part.done)
-	}
-	return errors.Join(errs...)
+// A wiring is what a role's subcommand says about it.
+type wiring struct {
+	flags roleFlags
+	use   connect.Use           // what must be reachable and allowed before it begins
+	parts func(*connect.Config) // nil, or adds what it connects to beside Kafka and the registry
+	wire  func(*deployment) error
 }
 
 // alone runs one role as a process of its own: `spillway route`.
-func alone(ctx context.Context, out *output, f roleFlags, wire func(*process) error) error {
-	p, err := newProcess(ctx, f, out.stderr)
+//
+//	flags ─▶ check connections ─▶ wire ─▶ run ─ SIGTERM ─▶ drain ─▶ 0
+//	             └──── a line that names the setting ─────────────▶ 1
+func alone(ctx context.Context, out *output, w wiring) error {
+	p, err := newDeployment(ctx, w.flags, out.stderr, w.parts)
 	if err != nil {
 		return err
 	}
-	if err := wire(p); err != nil {
-		p.end(nil)
-		return errors.Join(err, p.wait())
+	if w.flags.Check {
+		err = p.try(out, w.use)
+		p.End(nil)
+		return cmp.Or(err, p.Wait())
 	}
-	p.admin.Started()
-	p.log.Info("running", "node", p.flags.Node)
-	return p.wait()
+	if err := p.begin(w); err != nil {
+		p.End(nil)
+		stopped := p.Wait()
+		if ctx.Err() != nil { // SIGTERM came first: nothing had begun that could be left half done
+			return stopped
+		}
+		return err
+	}
+	p.Admin.Started()
+	p.Log.Info("running", "node", p.flags.Node)
+	return p.conns.Explain(p.Wait())
 }
 
-func logger(f roleFlags, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(f.LogLevel)) // the flag is an enum
-	o := &slog.HandlerOptions{Level: level}
-	if f.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+func (p *deployment) begin(w wiring) error {
+	if err := p.admin(); err != nil {
+		return err
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	if err := p.conns.Check(p.Context(), w.use); err != nil {
+		return err
+	}
+	p.Start("connections", p.conns.Watch(w.use))
+	return p.conns.Explain(w.wire(p))
+}
+
+// try is --check.
+func (p *deployment) try(out *output, use connect.Use) error {
+	use.Exist, use.Later = true, false
+	if !p.flags.none() {
+		if _, err := p.ring(); err != nil {
+			return err
+		}
+	}
+	if err := p.conns.Check(p.Context(), use); err != nil {
+		return err
+	}
+	for _, line := range p.conns.Lines(use) {
+		fmt.Fprintln(out.stdout, line)
+	}
+	return nil
 }
 
 func hostname() string {
@@ -174,39 +247,24 @@ func hostname() string {
 	return name
 }
 
-// listen opens a port; the error names it and the flag that moves it.
-func listen(address, flag string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("%s is taken or cannot be opened (%w): choose another with %s", address, err, flag)
-	}
-	return l, nil
-}
-
-func (f clusterFlags) topics() schemas.Topics { return schemas.Topics{Prefix: f.TopicPrefix} }
-
-func (f clusterFlags) kafka() []kgo.Opt {
-	return []kgo.Opt{kgo.SeedBrokers(f.KafkaBrokers...), kgo.ClientID("spillway")}
-}
-
 // bootTimeout bounds how long a role waits for its first look at control and
 // registry before it gives up with the reason.
 const bootTimeout = 30 * time.Second
 
 // follow returns the process's one follower of `control`, with a complete
 // snapshot.
-func (p *process) follow() (*control.Follower, error) {
+func (p *deployment) follow() (*control.Follower, error) {
 	if p.follower != nil {
 		return p.follower, nil
 	}
 	f, err := control.NewFollower(control.FollowerConfig{
-		Kafka: p.flags.kafka(), Topics: p.flags.topics(), Logger: p.log, Registerer: p.metrics, Now: time.Now,
+		Kafka: p.conns.Kafka(), Topics: p.flags.topics(), Logger: p.Log, Registerer: p.Metrics, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.start("follower", f)
-	ctx, cancel := context.WithTimeout(p.ctx, bootTimeout)
+	p.Start("follower", f)
+	ctx, cancel := context.WithTimeout(p.Context(), bootTimeout)
 	defer cancel()
 	if err := f.Wait(ctx); err != nil {
 		return nil, fmt.Errorf("read %s: %w (was `spillway setup` run?)", p.flags.topics().Control(), err)
@@ -220,33 +278,34 @@ func (p *process) follow() (*control.Follower, error) {
 
 // registry returns the process's one registry client, with every schema known
 // if the registry answers.
-func (p *process) registry() (*registry.Client, error) {
+func (p *deployment) registry() (*registry.Client, error) {
 	if p.schemas != nil {
 		return p.schemas, nil
 	}
 	c, err := registry.New(registry.Config{
-		URLs: p.flags.RegistryURL, Topic: p.flags.topics().Events(), Logger: p.log, Registerer: p.metrics,
+		URLs: p.flags.RegistryURL, HTTP: p.conns.Registry(), Topic: p.flags.topics().Events(), Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.run("registry client", func(ctx context.Context) error { <-ctx.Done(); c.Close(); return nil })
-	ctx, cancel := context.WithTimeout(p.ctx, bootTimeout)
+	p.Admin.Check("registry", c.Ready)
+	p.Run("registry client", func(ctx context.Context) error { <-ctx.Done(); c.Close(); return nil })
+	ctx, cancel := context.WithTimeout(p.Context(), bootTimeout)
 	defer cancel()
 	if err := c.Preload(ctx); err != nil {
-		p.log.Warn("schemas are not preloaded, they are asked for one by one", "err", err)
+		p.Log.Warn("schemas are not preloaded, they are asked for one by one", "err", err)
 	}
 	p.schemas = c
 	return c, nil
 }
 
 // systemIDs are the registry's ids of Spillway's own records.
-func (p *process) systemIDs() (map[string]int32, error) {
+func (p *deployment) systemIDs() (map[string]int32, error) {
 	c, err := p.registry()
 	if err != nil {
 		return nil, err
 	}
-	return registerSystem(p.ctx, c)
+	return registerSystem(p.Context(), c)
 }
 
 // registerSystem registers Spillway's own schemas, which does nothing to those
@@ -271,63 +330,44 @@ func allSystemSchemas() map[string]string {
 	return all
 }
 
-// keyFlags say whose tokens are believed.
-type keyFlags struct {
-	AuthKeys string `type:"path" help:"JWKS file; a key with the member tenant speaks for that tenant alone."`
-	AuthJWKS string `name:"auth-jwks" help:"Address of a JWKS."`
-}
-
 // ring returns the process's keys; SIGHUP reads the file again.
-func (p *process) ring(f keyFlags) (*keys.Ring, error) {
+func (p *deployment) ring() (*keys.Ring, error) {
 	if p.keys != nil {
 		return p.keys, nil
 	}
-	if f.AuthKeys == "" && f.AuthJWKS == "" {
+	f := p.flags.keyFlags
+	if f.none() {
 		return nil, errors.New("whose tokens are good? give --auth-keys or --auth-jwks")
 	}
-	r, err := keys.New(keys.Config{File: f.AuthKeys, URL: f.AuthJWKS, Now: time.Now, Logger: p.log, Registerer: p.metrics})
+	r, err := keys.New(keys.Config{File: f.AuthKeys, URL: f.AuthJWKS, Now: time.Now, Logger: p.Log, Registerer: p.Metrics})
 	if err != nil {
 		return nil, err
 	}
-	p.start("keys", r)
-	p.run("reload", func(ctx context.Context) error { return onHangup(ctx, p.log, r.Reload) })
+	p.Start("keys", r)
+	p.OnHangup("keys", r.Reload)
 	p.keys = r
 	return r, nil
 }
 
-// onHangup calls reload at every SIGHUP until ctx ends.
-func onHangup(ctx context.Context, log *slog.Logger, reload func() error) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hangup:
-			if err := reload(); err != nil {
-				log.Error("keys are not reloaded, the old ones stay", "err", err)
-				continue
-			}
-			log.Info("keys reloaded")
-		}
-	}
-}
-
 type ingestCmd struct {
 	roleFlags
-	keyFlags
 	Listen string `default:":8080" help:"Where events come in."`
 }
 
 func (c *ingestCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+}
+
+func (c *ingestCmd) use(t schemas.Topics) connect.Use {
+	return connect.Use{Kafka: true, Registry: true, Needs: []connect.Need{
+		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Events(), connect.Write),
+	}}
 }
 
 // wire:  HTTP ─▶ ingest ─▶ events
 //
 //	keys, control, registry ──┘
-func (c *ingestCmd) wire(p *process) error {
+func (c *ingestCmd) wire(p *deployment) error {
 	follower, err := p.follow()
 	if err != nil {
 		return err
@@ -336,29 +376,28 @@ func (c *ingestCmd) wire(p *process) error {
 	if err != nil {
 		return err
 	}
-	ring, err := p.ring(c.keyFlags)
+	ring, err := p.ring()
 	if err != nil {
 		return err
 	}
-	l, err := listen(c.Listen, "--listen")
+	l, err := process.Listen(c.Listen, "--listen")
 	if err != nil {
 		return err
 	}
 	r, err := ingest.New(ingest.Config{
-		Kafka: c.kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Listener: l,
+		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Listener: l,
 		Tokens: ring, Policies: follower, Schemas: reg,
-		Now: time.Now, Random: rand.Reader, Logger: p.log, Registerer: p.metrics,
+		Now: time.Now, Random: rand.Reader, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
 	}
-	p.start("ingest", r)
+	p.Start("ingest", r)
 	return nil
 }
 
 type fanoutCmd struct {
 	roleFlags
-	keyFlags
 	Listen         string        `default:":8090" help:"Where clients connect."`
 	Region         string        `default:"local" help:"Whose events it delivers."`
 	IngestURL      string        `name:"ingest-url" default:"http://127.0.0.1:8080" help:"Where clients' publishes go."`
@@ -370,14 +409,21 @@ type fanoutCmd struct {
 }
 
 func (c *fanoutCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+}
+
+func (c *fanoutCmd) use(t schemas.Topics) connect.Use {
+	return connect.Use{Kafka: true, Registry: true, Needs: []connect.Need{
+		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Events(), connect.Describe), connect.Topic(t.Fanout(c.Region), connect.Read),
+		connect.Topic(t.Nodes(), connect.Write), connect.Topic(t.Audit(), connect.Write),
+	}}
 }
 
 // wire:  fanout.<region> ─▶ fanout ─▶ WebSocket, SSE
 //
 //	                          ├─▶ ingest (publishes)
 //	keys, control ────────────┴─▶ audit (receipts)
-func (c *fanoutCmd) wire(p *process) error {
+func (c *fanoutCmd) wire(p *deployment) error {
 	follower, err := p.follow()
 	if err != nil {
 		return err
@@ -386,24 +432,24 @@ func (c *fanoutCmd) wire(p *process) error {
 	if err != nil {
 		return err
 	}
-	ring, err := p.ring(c.keyFlags)
+	ring, err := p.ring()
 	if err != nil {
 		return err
 	}
-	l, err := listen(c.Listen, "--listen")
+	l, err := process.Listen(c.Listen, "--listen")
 	if err != nil {
 		return err
 	}
 	r, err := fanout.New(fanout.Config{
-		Kafka: c.kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Region: c.Region, Node: p.flags.Node, SchemaIDs: ids,
-		Listener: l, Auth: ring, Tenants: follower, Logger: p.log, Registerer: p.metrics, Now: time.Now,
+		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Region: c.Region, Node: p.flags.Node, SchemaIDs: ids,
+		Listener: l, Auth: ring, Tenants: follower, Logger: p.Log, Registerer: p.Metrics, Now: time.Now,
 		IngestURL: c.IngestURL, Advertise: c.Advertise, Origins: c.Origins,
 		TailBytes: c.TailBytes, MaxConnections: c.MaxConnections, DrainTimeout: c.DrainTimeout,
 	})
 	if err != nil {
 		return err
 	}
-	p.start("fanout", r)
+	p.Start("fanout", r)
 	return nil
 }
 
@@ -415,13 +461,25 @@ type routeCmd struct {
 }
 
 func (c *routeCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+}
+
+func (c *routeCmd) use(t schemas.Topics) connect.Use {
+	use := connect.Use{Kafka: true, Registry: true, Needs: []connect.Need{
+		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Events(), connect.Read, connect.Write, connect.DescribeConfigs),
+		connect.Topic(t.Overflow(), connect.Write), connect.Topic(t.Work(), connect.Write), connect.Topic(t.Retry(schemas.RetryTiers[len(schemas.RetryTiers)-1]), connect.Write),
+		connect.Topic(t.Dead(), connect.Write), connect.Topic(t.Audit(), connect.Write), connect.Group(t.Prefix + "route"),
+	}}
+	for session := range c.Sessions {
+		use.Needs = append(use.Needs, connect.Transaction(fmt.Sprintf("%sroute/%d/%d", t.Prefix, c.Ordinal, session)))
+	}
+	return use
 }
 
 // wire:  events ═▶ route ═▶ fanout.<region>, overflow, work, retry.16s, dead, audit
 //
 //	control, registry ─┘
-func (c *routeCmd) wire(p *process) error {
+func (c *routeCmd) wire(p *deployment) error {
 	follower, err := p.follow()
 	if err != nil {
 		return err
@@ -434,71 +492,109 @@ func (c *routeCmd) wire(p *process) error {
 	if err != nil {
 		return err
 	}
+	if err := p.mayFanOut(follower); err != nil {
+		return err
+	}
 	r, err := route.New(route.Config{
-		Kafka: c.kafka(), Topics: c.topics(), Partitions: follower.Partitions(), SchemaIDs: ids,
+		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), SchemaIDs: ids,
 		Tenants: follower, Secrets: follower, Schemas: reg,
 		Node: p.flags.Node, Ordinal: c.Ordinal, Sessions: c.Sessions, MaxKeys: c.MaxKeys,
-		Now: time.Now, Logger: p.log, Registerer: p.metrics,
+		Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
 	}
-	p.start("route", r)
+	p.Start("route", r)
 	return nil
+}
+
+// mayFanOut checks what is known only once control has been read: to which
+// regions events go.
+func (p *deployment) mayFanOut(follower *control.Follower) error {
+	policy, ok := follower.Policy(schemas.Everyone)
+	if !ok {
+		return nil
+	}
+	var needs []connect.Need
+	for _, region := range policy.Regions {
+		needs = append(needs, connect.Topic(p.flags.topics().Fanout(region), connect.Write))
+	}
+	return p.conns.Check(p.Context(), connect.Use{Kafka: true, Needs: needs})
 }
 
 type delayCmd struct{ roleFlags }
 
 func (c *delayCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+}
+
+func (c *delayCmd) use(t schemas.Topics) connect.Use {
+	use := connect.Use{Kafka: true, Needs: []connect.Need{
+		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Overflow(), connect.Read, connect.Write),
+		connect.Topic(t.Events(), connect.Write), connect.Topic(t.Work(), connect.Write), connect.Group(t.Prefix + "delay"),
+	}}
+	for _, tier := range schemas.RetryTiers {
+		use.Needs = append(use.Needs, connect.Topic(t.Retry(tier), connect.Read, connect.Write))
+	}
+	return use
 }
 
 // wire:  overflow, retry.* ═▶ delay ─▶ events, work
 //
 //	control ──────────────────┘
-func (c *delayCmd) wire(p *process) error {
+func (c *delayCmd) wire(p *deployment) error {
 	follower, err := p.follow()
 	if err != nil {
 		return err
 	}
 	r, err := delay.New(delay.Config{
-		Kafka: c.kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Secrets: follower,
-		Node: p.flags.Node, Now: time.Now, Logger: p.log, Registerer: p.metrics,
+		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Secrets: follower,
+		Node: p.flags.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
 	}
-	p.start("delay", r)
+	p.Start("delay", r)
 	return nil
 }
 
-// clickhouseFlags say where the tables are.
-type clickhouseFlags struct {
+// tableFlags say where the tables are.
+type tableFlags struct {
 	ClickhouseURL      string `name:"clickhouse-url" default:"http://127.0.0.1:8123" help:"ClickHouse HTTP address."`
 	ClickhouseDatabase string `name:"clickhouse-database" default:"spillway" help:"Database."`
-	ClickhousePassword string `name:"clickhouse-password" secret:"" help:"Password; wins over the address's."`
+	clickhouseFlags
 }
 
-func (f clickhouseFlags) server() audit.Server {
-	return audit.Server{URL: f.ClickhouseURL, Database: f.ClickhouseDatabase, Password: f.ClickhousePassword}
+func (f tableFlags) add(cfg *connect.Config) { cfg.ClickHouse = f.clickhouseFlags.at(f.ClickhouseURL) }
+
+// server is ClickHouse as the sink meets it.
+func server(conns *connect.Connections, url, database string) (audit.Server, error) {
+	tls, user, password, err := conns.ClickHouse()
+	return audit.Server{URL: url, Database: database, User: user, Password: password, TLS: tls}, err
 }
 
 type auditCmd struct {
 	roleFlags
-	keyFlags
-	clickhouseFlags
+	tableFlags
 	Listen  string `default:"127.0.0.1:8060" help:"Where stories and events are asked for."`
 	Migrate bool   `help:"Create and update the tables before beginning."`
 }
 
 func (c *auditCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), parts: c.add, wire: c.wire})
+}
+
+func (c *auditCmd) use(t schemas.Topics) connect.Use {
+	return connect.Use{Kafka: true, Registry: true, ClickHouse: true, Later: true, Needs: []connect.Need{
+		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Events(), connect.Read), connect.Topic(t.Audit(), connect.Read), connect.Topic(t.Dead(), connect.Read),
+		connect.Group(t.Prefix + "audit"), connect.Group(t.Prefix + "audit.events"),
+	}}
 }
 
 // wire:  events, audit, dead ═▶ audit ─▶ ClickHouse
 //
 //	control, registry, keys ────┘  ▲ GET /v1/events
-func (c *auditCmd) wire(p *process) error {
+func (c *auditCmd) wire(p *deployment) error {
 	follower, err := p.follow()
 	if err != nil {
 		return err
@@ -511,24 +607,28 @@ func (c *auditCmd) wire(p *process) error {
 	if err != nil {
 		return err
 	}
-	ring, err := p.ring(c.keyFlags)
+	ring, err := p.ring()
 	if err != nil {
 		return err
 	}
-	l, err := listen(c.Listen, "--listen")
+	at, err := server(p.conns, c.ClickhouseURL, c.ClickhouseDatabase)
+	if err != nil {
+		return err
+	}
+	l, err := process.Listen(c.Listen, "--listen")
 	if err != nil {
 		return err
 	}
 	r, err := audit.New(audit.Config{
-		Kafka: c.kafka(), Topics: c.topics(), Server: c.server(), Migrate: c.Migrate, SchemaIDs: ids,
+		Kafka: p.conns.Kafka(), Topics: c.topics(), Server: at, Migrate: c.Migrate, SchemaIDs: ids,
 		Secrets: follower, Tenants: follower, Schemas: route.Known(reg), Resolve: resolve(reg),
 		Listener: l, Tokens: ring,
-		Node: p.flags.Node, Now: time.Now, Logger: p.log, Registerer: p.metrics,
+		Node: p.flags.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
 	}
-	p.start("audit", r)
+	p.Start("audit", r)
 	return nil
 }
 
@@ -542,7 +642,6 @@ func resolve(reg *registry.Client) func(context.Context, int32) error {
 
 type controlCmd struct {
 	roleFlags
-	keyFlags
 	Listen     string   `default:"127.0.0.1:8070" help:"Where tenants and endpoints are changed."`
 	Regions    []string `default:"local" help:"Regions that exist."`
 	Partitions int32    `help:"Partitions of events; 0: what the deployment was set up with."`
@@ -550,37 +649,47 @@ type controlCmd struct {
 }
 
 func (c *controlCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, c.roleFlags, c.wire)
+	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+}
+
+func (c *controlCmd) use(t schemas.Topics) connect.Use {
+	return connect.Use{Kafka: true, Registry: true, Needs: []connect.Need{
+		connect.Topic(t.Control(), connect.Read, connect.Write), connect.Transaction(t.Prefix + "control"),
+	}}
 }
 
 // wire:  PUT /v1/tenants ─▶ control ═▶ control (the topic)
 //
 //	keys, registry ────────────┘
-func (c *controlCmd) wire(p *process) error {
+func (c *controlCmd) wire(p *deployment) error {
 	ids, err := p.systemIDs()
 	if err != nil {
 		return err
 	}
 	var verifier control.Verifier
-	if c.AuthKeys != "" || c.AuthJWKS != "" {
-		ring, err := p.ring(c.keyFlags)
+	if !p.flags.none() {
+		ring, err := p.ring()
 		if err != nil {
 			return err
 		}
 		verifier = ring
 	}
-	l, err := listen(c.Listen, "--listen")
+	l, err := process.Listen(c.Listen, "--listen")
 	if err != nil {
 		return err
 	}
+	if verifier == nil && !process.Loopback(l) {
+		l.Close()
+		return fmt.Errorf("--listen %s: others can reach this address, so operators must show a token there: give --auth-keys or --auth-jwks", c.Listen)
+	}
 	r, err := control.New(control.Config{
-		Kafka: c.kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions, Open: c.Open,
-		Listener: l, Keys: verifier, Node: p.flags.Node, Now: time.Now, Logger: p.log, Registerer: p.metrics,
+		Kafka: p.conns.Kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions, Open: c.Open,
+		Listener: l, Keys: verifier, Node: p.flags.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
 	}
-	p.start("control", r)
+	p.Start("control", r)
 	return nil
 }
 
@@ -613,21 +722,25 @@ func (c *devCmd) Run(ctx context.Context, out *output) error {
 		clusterFlags: clusterFlags{KafkaBrokers: []string{at.Kafka}, TopicPrefix: schemas.DefaultPrefix, RegistryURL: []string{at.Registry}},
 		AdminListen:  dev.Address(ports.Admin), Node: "dev", LogLevel: c.LogLevel,
 	}
-	p, err := newProcess(ctx, f, out.stderr)
+	p, err := newDeployment(ctx, f, out.stderr, func(cfg *connect.Config) { cfg.ClickHouse.URLs = []string{at.ClickHouse} })
 	if err != nil {
 		return err
 	}
+	if err := p.admin(); err != nil {
+		p.End(nil)
+		return errors.Join(err, p.Wait())
+	}
 	stack, err := dev.Start(ctx, dev.Config{
-		Dir: c.Data, Ports: ports, Engine: c.engine(), EngineMemory: devEngineMemory, Now: time.Now, Logger: p.log, Registerer: p.metrics,
+		Dir: c.Data, Ports: ports, Engine: c.engine(), EngineMemory: devEngineMemory, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
-		p.end(nil)
-		return errors.Join(err, p.wait())
+		p.End(nil)
+		return errors.Join(err, p.Wait())
 	}
-	p.run("embedded stack", stack.Watch)
+	p.Run("embedded stack", stack.Watch)
 	err = c.run(p, stack, at, out, began)
-	p.end(err)
-	return errors.Join(err, p.wait(), stack.Close())
+	p.End(err)
+	return errors.Join(err, p.Wait(), stack.Close())
 }
 
 // devEngineMemory is where the embedded ClickHouse refuses a statement rather
@@ -645,7 +758,7 @@ func (c *devCmd) engine() []string {
 	return []string{self, "dev-engine"}
 }
 
-func (c *devCmd) run(p *process, stack *dev.Stack, at places, out *output, began time.Time) error {
+func (c *devCmd) run(p *deployment, stack *dev.Stack, at places, out *output, began time.Time) error {
 	keyFile, err := devKeys(c.Data)
 	if err != nil {
 		return err
@@ -654,14 +767,15 @@ func (c *devCmd) run(p *process, stack *dev.Stack, at places, out *output, began
 		return err
 	}
 	if c.Roles {
-		if err := c.roles(p, at, keyFlags{AuthKeys: keyFile}); err != nil {
+		p.flags.AuthKeys = keyFile
+		if err := c.roles(p, at); err != nil {
 			return err
 		}
-		if err := c.seed(p.ctx, at); err != nil {
+		if err := c.seed(p.Context(), at); err != nil {
 			return err
 		}
 	}
-	p.admin.Started()
+	p.Admin.Started()
 	text, err := json.MarshalIndent(at, "", "  ")
 	if err != nil {
 		return err
@@ -672,8 +786,8 @@ func (c *devCmd) run(p *process, stack *dev.Stack, at places, out *output, began
 	if err := c.screen(stack, at, out, began); err != nil {
 		return err
 	}
-	c.watchEngine(p.ctx, stack, out)
-	<-p.ctx.Done()
+	c.watchEngine(p.Context(), stack, out)
+	<-p.Context().Done()
 	return nil
 }
 
@@ -691,7 +805,7 @@ func devKeys(data string) (string, error) {
 }
 
 // prepare does what `spillway setup` does, and registers the sample schemas.
-func (c *devCmd) prepare(p *process, at places) error {
+func (c *devCmd) prepare(p *deployment, at places) error {
 	reg, err := p.registry()
 	if err != nil {
 		return err
@@ -701,36 +815,36 @@ func (c *devCmd) prepare(p *process, at places) error {
 		return err
 	}
 	for name, text := range schemas.SampleSchemas() {
-		if _, err := reg.Register(p.ctx, name, text, compat.FullTransitive); err != nil {
+		if _, err := reg.Register(p.Context(), name, text, compat.FullTransitive); err != nil {
 			return fmt.Errorf("register %s: %w", name, err)
 		}
 	}
-	report, err := control.Setup(p.ctx, control.SetupConfig{
-		Kafka: p.flags.kafka(), Topics: p.flags.topics(), SchemaIDs: ids, Partitions: schemas.DefaultPartitions, Regions: []string{c.Region},
-		Replication: 1, MinISR: 1, CompactControl: false, Open: true, Logger: p.log, Now: time.Now,
+	report, err := control.Setup(p.Context(), control.SetupConfig{
+		Kafka: p.conns.Kafka(), Topics: p.flags.topics(), SchemaIDs: ids, Partitions: schemas.DefaultPartitions, Regions: []string{c.Region},
+		Replication: 1, MinISR: 1, CompactControl: false, Open: true, Logger: p.Log, Now: time.Now,
 	})
 	if err != nil {
 		return err
 	}
 	if !report.OK() {
-		p.log.Warn("topics differ from what they should be", "report", strings.Join(report.Lines(), "; "))
+		p.Log.Warn("topics differ from what they should be", "report", strings.Join(report.Lines(), "; "))
 	}
 	return nil
 }
 
 // roles starts every role as its own subcommand would, with dev's addresses.
-func (c *devCmd) roles(p *process, at places, k keyFlags) error {
-	ch := clickhouseFlags{ClickhouseURL: at.ClickHouse, ClickhouseDatabase: audit.DefaultDatabase}
-	for _, wire := range []func(*process) error{
-		(&controlCmd{roleFlags: p.flags, keyFlags: k, Listen: hostPort(at.Control), Regions: []string{c.Region}, Open: true}).wire,
-		(&auditCmd{roleFlags: p.flags, keyFlags: k, clickhouseFlags: ch, Listen: hostPort(at.Audit), Migrate: true}).wire,
+func (c *devCmd) roles(p *deployment, at places) error {
+	ch := tableFlags{ClickhouseURL: at.ClickHouse, ClickhouseDatabase: audit.DefaultDatabase}
+	for _, wire := range []func(*deployment) error{
+		(&controlCmd{roleFlags: p.flags, Listen: hostPort(at.Control), Regions: []string{c.Region}, Open: true}).wire,
+		(&auditCmd{roleFlags: p.flags, tableFlags: ch, Listen: hostPort(at.Audit), Migrate: true}).wire,
 		(&fanoutCmd{
-			roleFlags: p.flags, keyFlags: k, Listen: hostPort(at.Fanout), Region: c.Region, IngestURL: at.Ingest,
+			roleFlags: p.flags, Listen: hostPort(at.Fanout), Region: c.Region, IngestURL: at.Ingest,
 			MaxConnections: 5000, TailBytes: 64 << 20, DrainTimeout: devDrain,
 		}).wire,
 		(&delayCmd{roleFlags: p.flags}).wire,
 		(&routeCmd{roleFlags: p.flags, Sessions: 2, MaxKeys: devMaxKeys}).wire,
-		(&ingestCmd{roleFlags: p.flags, keyFlags: k, Listen: hostPort(at.Ingest)}).wire, // last: what comes in can go through; stopped first
+		(&ingestCmd{roleFlags: p.flags, Listen: hostPort(at.Ingest)}).wire, // last: what comes in can go through; stopped first
 	} {
 		if err := wire(p); err != nil {
 			return err
@@ -887,6 +1001,6 @@ func (c *engineCmd) Run(ctx context.Context, out *output) error {
 	}
 	return engine.Serve(ctx, engine.ServeConfig{
 		Lib: c.Lib, Dir: c.Dir, MaxMemoryBytes: c.MaxMemoryBytes, Listener: l, Ready: out.stdout, Parent: os.Stdin,
-		Logger: logger(roleFlags{LogLevel: "info"}, out.stderr),
+		Logger: process.Logger(out.stderr, "info", "text"),
 	})
 }

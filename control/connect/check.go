@@ -20,6 +20,8 @@ type Use struct {
 	Needs      []Need
 	Registry   bool
 	ClickHouse bool
+	// Exist wants the topics to be there.
+	Exist bool
 	// Later lets ClickHouse be away: who writes to it can wait for it.
 	Later bool
 }
@@ -40,7 +42,7 @@ type probe struct {
 
 func (c *Connections) probes(use Use) (out []probe) {
 	if use.Kafka {
-		out = append(out, probe{"Kafka", "--kafka-brokers", func(ctx context.Context) error { return c.askKafka(ctx, use.Needs) }, false})
+		out = append(out, probe{"Kafka", "--kafka-brokers", func(ctx context.Context) error { return c.askKafka(ctx, use) }, false})
 	}
 	if use.Registry {
 		out = append(out, probe{"the schema registry", "--registry-url", c.askRegistry, false})
@@ -63,6 +65,29 @@ func (c *Connections) Check(ctx context.Context, use Use) error {
 		}
 	}
 	return nil
+}
+
+// Lines say for a person what Check found, a part a line.
+func (c *Connections) Lines(use Use) (out []string) {
+	if k := c.cfg.Kafka; use.Kafka {
+		how := "in clear"
+		if k.TLS {
+			how = "over TLS"
+		}
+		out = append(out, fmt.Sprintf("kafka: %s %s as %s, %d permissions: ok", strings.Join(k.Brokers, ","), how, c.principal(), len(use.Needs)))
+	}
+	for _, w := range []struct {
+		part string
+		used bool
+		web  *Web
+	}{{"registry", use.Registry, &c.cfg.Registry}, {"clickhouse", use.ClickHouse, &c.cfg.ClickHouse}} {
+		if w.used {
+			for _, u := range w.web.URLs {
+				out = append(out, w.part+": "+redacted(u)+": ok")
+			}
+		}
+	}
+	return out
 }
 
 func (c *Connections) await(ctx context.Context, p probe) error {
@@ -103,7 +128,7 @@ func (c *Connections) given(p probe, err error) error {
 	return setting(p.address, "%s cannot be reached: %w", p.part, err)
 }
 
-func (c *Connections) askKafka(ctx context.Context, needs []Need) error {
+func (c *Connections) askKafka(ctx context.Context, use Use) error {
 	var t trace
 	client, err := kgo.NewClient(append(c.Kafka(), kgo.WithHooks(&t),
 		kgo.RequestRetries(len(c.cfg.Kafka.Brokers)), kgo.RetryTimeout(tryTimeout), kgo.RetryBackoffFn(func(int) time.Duration { return checkPause }))...)
@@ -111,14 +136,18 @@ func (c *Connections) askKafka(ctx context.Context, needs []Need) error {
 		return err
 	}
 	defer client.Close()
-	lacking, err := denied(ctx, client, needs)
+	lacking, missing, err := denied(ctx, client, use.Needs)
 	if cause := t.cause(); cause != nil && (errors.Is(err, context.DeadlineExceeded) || isBareEOF(err)) { // a bare EOF says nothing
 		return cause
 	}
 	if err != nil {
 		return err
 	}
-	if len(lacking) == 0 {
+	switch {
+	case len(lacking) > 0:
+	case use.Exist && len(missing) > 0:
+		return setting("--topic-prefix", "these topics are missing: %s; run spillway setup", strings.Join(missing, ", "))
+	default:
 		return nil
 	}
 	texts := make([]string, len(lacking))
@@ -146,7 +175,7 @@ func (c *Connections) askRegistry(ctx context.Context) error {
 }
 
 func (c *Connections) askRegistryAt(ctx context.Context, base string) error {
-	transport := c.Registry().(*signed)
+	transport := c.registryTransport()
 	defer transport.CloseIdleConnections()
 	status, text, err := ask(ctx, transport, http.MethodGet, strings.TrimRight(base, "/")+"/subjects", "")
 	if err != nil {

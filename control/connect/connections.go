@@ -105,9 +105,11 @@ func (m *material) dial(ctx context.Context, network, address string) (net.Conn,
 	return conn, nil
 }
 
-// Registry is the transport of requests to the registry: it shows our
-// certificate and adds the user and password of this moment.
-func (c *Connections) Registry() http.RoundTripper {
+// Registry asks the registry: it shows our certificate and adds the user and
+// password of this moment. Who uses it sets a deadline for each request.
+func (c *Connections) Registry() *http.Client { return &http.Client{Transport: c.registryTransport()} }
+
+func (c *Connections) registryTransport() *signed {
 	return &signed{web: &c.cfg.Registry, next: c.registry.transport(), header: basic}
 }
 

@@ -24,6 +24,7 @@ type Need struct {
 const (
 	Read            = kmsg.ACLOperationRead
 	Write           = kmsg.ACLOperationWrite
+	Describe        = kmsg.ACLOperationDescribe
 	DescribeConfigs = kmsg.ACLOperationDescribeConfigs
 )
 
@@ -64,12 +65,12 @@ func names(needs []Need, kind string) (out []string) {
 	return out
 }
 
-// denied returns the needs that Kafka does not grant. What is not there yet
-// counts as granted.
-func denied(ctx context.Context, client *kgo.Client, needs []Need) ([]Need, error) {
-	out, err := deniedTopics(ctx, client, needs)
+// denied returns the needs that Kafka does not grant, and the topics that are
+// not there; what is not there counts as granted.
+func denied(ctx context.Context, client *kgo.Client, needs []Need) (out []Need, missing []string, err error) {
+	out, missing, err = deniedTopics(ctx, client, needs)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for kind, ask := range map[string]func(context.Context, *kgo.Client, string) error{"group": askGroup, "transactional id": askTransaction} {
 		for _, name := range names(needs, kind) {
@@ -79,12 +80,12 @@ func denied(ctx context.Context, client *kgo.Client, needs []Need) ([]Need, erro
 			}
 		}
 	}
-	return out, ctx.Err()
+	return out, missing, ctx.Err()
 }
 
 // deniedTopics also proves that Kafka can be asked at all, so it is called
 // with no topics, too.
-func deniedTopics(ctx context.Context, client *kgo.Client, needs []Need) (out []Need, err error) {
+func deniedTopics(ctx context.Context, client *kgo.Client, needs []Need) (out []Need, missing []string, err error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = []kmsg.MetadataRequestTopic{} // nil would be all
 	req.IncludeTopicAuthorizedOperations = true
@@ -100,7 +101,7 @@ func deniedTopics(ctx context.Context, client *kgo.Client, needs []Need) (out []
 	}
 	resp, err := req.RequestWith(ctx, client)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	allowed := map[string]int32{}
 	refused := map[string]bool{}
@@ -110,6 +111,9 @@ func deniedTopics(ctx context.Context, client *kgo.Client, needs []Need) (out []
 		}
 		allowed[*t.Topic] = t.AuthorizedOperations
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+			if errors.Is(err, kerr.UnknownTopicOrPartition) {
+				missing = append(missing, *t.Topic)
+			}
 			refused[*t.Topic] = errors.Is(err, kerr.TopicAuthorizationFailed)
 			allowed[*t.Topic] = math.MinInt32 // not there, or without a leader: nothing is told
 		}
@@ -119,7 +123,7 @@ func deniedTopics(ctx context.Context, client *kgo.Client, needs []Need) (out []
 			out = append(out, n)
 		}
 	}
-	return out, everyBroker(ctx, client, resp)
+	return out, missing, everyBroker(ctx, client, resp)
 }
 
 // maxAsked bounds how many brokers are greeted.

@@ -23,19 +23,20 @@ import (
 
 // Config says what to play and to whom.
 type Config struct {
-	Plan        PlanConfig // NoisyRate is set from the tenant's own policy, three times its rate
-	Kafka       []kgo.Opt  // brokers
-	Topics      schemas.Topics
-	RegistryURL string
-	IngestURL   string
-	FanoutURL   string        // ws://…
-	ControlURL  string        // where the quiet tenants' policies are set, and the noisy one's is read
-	Noisy       bool          // whether the tenant "noisy" plays
-	Restarts    bool          // Spillway is stopped or killed during the run: what that doubles or delays is not held against it
-	Grace       time.Duration // how long after the last event everything must have arrived
-	Token       func(tenant, role string) (string, error)
-	Progress    io.Writer // a line a second
-	Now         func() time.Time
+	Plan         PlanConfig // NoisyRate is set from the tenant's own policy, three times its rate
+	Kafka        []kgo.Opt  // brokers
+	Topics       schemas.Topics
+	RegistryURL  string
+	RegistryHTTP *http.Client // how it is asked: TLS, credentials; nil: in clear, without
+	IngestURL    string
+	FanoutURL    string        // ws://…
+	ControlURL   string        // where the quiet tenants' policies are set, and the noisy one's is read
+	Noisy        bool          // whether the tenant "noisy" plays
+	Restarts     bool          // Spillway is stopped or killed during the run: what that doubles or delays is not held against it
+	Grace        time.Duration // how long after the last event everything must have arrived
+	Token        func(tenant, role string) (string, error)
+	Progress     io.Writer // a line a second
+	Now          func() time.Time
 }
 
 // quietRate is the limit of quiet tenants: far above what any of them offers.
@@ -86,7 +87,11 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 // prepare asks for schema ids and the noisy tenant's limit.
 func (r *run) prepare(ctx context.Context) error {
-	reg, err := sr.NewClient(sr.URLs(r.cfg.RegistryURL))
+	opts := []sr.ClientOpt{sr.URLs(r.cfg.RegistryURL)}
+	if r.cfg.RegistryHTTP != nil {
+		opts = append(opts, sr.HTTPClient(r.cfg.RegistryHTTP))
+	}
+	reg, err := sr.NewClient(opts...)
 	if err != nil {
 		return err
 	}
