@@ -4,13 +4,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/willabides/kongplete"
@@ -42,6 +45,7 @@ type commands struct {
 	Apply   applyCmd   `cmd:"" group:"People" help:"Change tenants and endpoints from a file."`
 	Load    loadCmd    `cmd:"" group:"People" help:"Play a trace through the pipeline and check every delivery."`
 
+	Ready      readyCmd                     `cmd:"" group:"Other" help:"Say whether a role can do its work now: for health checks of containers."`
 	Version    versionCmd                   `cmd:"" group:"Other" help:"Print which build this is."`
 	Completion kongplete.InstallCompletions `cmd:"" group:"Other" help:"Print the line that switches shell completion on."`
 
@@ -55,6 +59,14 @@ func main() {
 	os.Exit(code)
 }
 
+const description = `Kafka-native, multi-tenant realtime event pipeline.
+
+Every flag --like-this may also be set as SPILLWAY_LIKE_THIS, a secret also as SPILLWAY_LIKE_THIS_FILE, the file it is kept in.
+
+SIGTERM stops a role in order: it takes nothing new, finishes what is under way, and ends. SIGHUP has it read keys, certificates and secrets again.
+
+Exit status: 0 done, or stopped in order; 1 it could not be done, and the last line says why; 2 it was asked wrongly; 130 a second SIGTERM or SIGINT came before all had ended.`
+
 // run is the whole program. It returns the exit status: 0, 1 if the command
 // could not do what was asked, 2 if it was asked wrongly.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -62,7 +74,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	exit := -1
 	parser, err := kong.New(&table,
 		kong.Name("spillway"),
-		kong.Description("Kafka-native, multi-tenant realtime event pipeline.\n\nEvery flag --like-this may also be set as SPILLWAY_LIKE_THIS, a secret also as SPILLWAY_LIKE_THIS_FILE."),
+		kong.Description(description),
 		kong.DefaultEnvars("SPILLWAY"),
 		kong.Vars{"data": defaultData()},
 		kong.Resolvers(secretFiles()),
@@ -103,6 +115,34 @@ type versionCmd struct{}
 func (versionCmd) Run(out *output) error {
 	v := build()
 	_, err := fmt.Fprintf(out.stdout, "spillway %s %s %s\n", v.Version, v.Revision, v.Go)
+	return err
+}
+
+type readyCmd struct {
+	URL string `arg:"" default:"http://127.0.0.1:8099/readyz" help:"Where its admin port is."`
+}
+
+// Run asks once; the reason goes to standard error.
+func (c *readyCmd) Run(ctx context.Context, out *output) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second) // health checks wait 5 s
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 16<<10))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", bytes.TrimSpace(text))
+	}
+	_, err = out.stdout.Write(text)
 	return err
 }
 
