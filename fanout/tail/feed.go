@@ -153,9 +153,11 @@ func (f *Feed) forget() {
 	}
 }
 
-// extend marks the events that the tail had before the feed existed.
+// extend marks the events that the tail had before the feed existed. Until then
+// newest is only a bound, the place where the log was.
 func (f *Feed) extend() {
 	f.forget()
+	defer f.settle()
 	tn := f.tenant
 	if f.begin <= tn.first {
 		f.since = min(f.since, tn.floor)
@@ -173,6 +175,16 @@ func (f *Feed) extend() {
 	}
 	older.items = append(older.items, f.marks.items[f.marks.off:]...)
 	f.marks, f.begin, f.since = older, tn.first, tn.floor
+}
+
+// settle makes newest exact: were it beyond the last match, a subscriber between
+// the two would look for something pending again and again.
+func (f *Feed) settle() {
+	newest := f.since
+	if n := f.marks.len(); n > 0 {
+		newest = f.marks.at(n - 1).cursor
+	}
+	f.newest.Store(newest)
 }
 
 // collect copies the events from mark i on that fit in a frame; one always does.

@@ -33,6 +33,9 @@ func drain(t *testing.T, f *Feed, from schemas.Cursor) (cursors []int64, end sch
 	for {
 		frame, status := f.Next(from)
 		if status != Ready {
+			if status == Idle && f.Pending(from) {
+				t.Fatalf("nothing follows %v, and it is pending all the same", from)
+			}
 			return cursors, from, status
 		}
 		if frame.P.Offset > from.Offset || frame.C.Offset <= from.Offset || frame.Tenant != f.Tenant {
@@ -96,6 +99,24 @@ func TestFeedsGetWhatMatches(t *testing.T) {
 	}
 	if n := len(tl.tenants["acme"].feeds()); n != 0 {
 		t.Errorf("%d feeds are left", n)
+	}
+}
+
+// TestAResumeBehindTheLogRests: a subscriber comes back to a place before the
+// log's newest, and nothing of its channel lies between.
+func TestAResumeBehindTheLogRests(t *testing.T) {
+	tl := NewSet(1<<20).Open(0, epoch, -1)
+	tl.Append([]Record{rec("acme", "a", 5, 10), rec("globex", "a", 6, 10), rec("acme", "b", 7, 10)})
+	f := tl.Subscribe("acme", "a", &counter{})
+	if got, _, status := drain(t, f, at(5)); status != Idle || got != nil {
+		t.Errorf("got %v (status %d)", got, status)
+	}
+	if to, ok := f.Advance(at(5)); !ok || to != at(7) {
+		t.Errorf("it is not told that the log is at 7: %v %v", to, ok)
+	}
+	tl.Append([]Record{rec("acme", "a", 9, 10)})
+	if got, _, _ := drain(t, f, at(5)); !slices.Equal(got, []int64{9}) {
+		t.Errorf("got %v, want 9", got)
 	}
 }
 
