@@ -225,12 +225,34 @@ func (s *setup) topic(ctx context.Context, spec schemas.TopicSpec, have kadm.Top
 	for name, value := range spec.Config {
 		wanted[name] = kadm.StringPtr(value)
 	}
-	_, err := s.admin.CreateTopic(ctx, spec.Partitions, s.cfg.Replication, wanted, spec.Name)
+	answer, err := s.admin.CreateTopic(ctx, spec.Partitions, s.cfg.Replication, wanted, spec.Name)
 	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) { // two setups at once make the same
-		return fmt.Errorf("create %s: %w", spec.Name, err)
+		return s.refused(spec, answer.ErrMessage, err)
 	}
 	s.report.Created = append(s.report.Created, spec.Name)
 	return nil
+}
+
+// refused is why a topic was not created, in one line: the setting to look at,
+// Kafka's code, and its own words.
+func (s *setup) refused(spec schemas.TopicSpec, words string, err error) error {
+	what := ""
+	switch {
+	case errors.Is(err, kerr.InvalidReplicationFactor):
+		what = fmt.Sprintf(" with --replication %d", s.cfg.Replication)
+	case errors.Is(err, kerr.InvalidPartitions):
+		what = fmt.Sprintf(" with %d partitions (--partitions)", spec.Partitions)
+	case errors.Is(err, kerr.PolicyViolation):
+		what = " (the brokers' create.topic.policy.class.name says what may be)"
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		what = " (the user needs the ACL CREATE for topics with the prefix " + s.cfg.Topics.Prefix + ")"
+	case errors.Is(err, kerr.InvalidConfig):
+		what = " (one of its settings is not allowed)"
+	}
+	if words != "" {
+		return fmt.Errorf("Kafka refuses to create topic %s%s: %w Kafka says: %s", spec.Name, what, err, words)
+	}
+	return fmt.Errorf("Kafka refuses to create topic %s%s: %w", spec.Name, what, err)
 }
 
 func (s *setup) compare(spec schemas.TopicSpec, have kadm.TopicDetail, config map[string]string) {
