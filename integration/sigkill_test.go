@@ -38,7 +38,7 @@ func testSigkillRounds(t *testing.T, s *site) {
 	random := rand.New(rand.NewPCG(uint64(seed), 0))
 	dir := t.TempDir()
 	s.run(t, "kind: tenant\nname: kill-slow\nspec:\n  fast: {rate: 10, burst: 10}\n", "apply", "-f", "-")
-	run := s.play(t, "--speed", "1", "--duration", fmt.Sprintf("%ds", 10+3*rounds), "--no-noisy")
+	run := s.play(t, "--speed", "0.5", "--duration", fmt.Sprintf("%ds", 10+2*rounds), "--no-noisy")
 	load := startSending(t, s, filepath.Join(dir, "ledger"))
 	outages := journal{file: create(t, filepath.Join(dir, "outages"))}
 	began := time.Now()
@@ -76,7 +76,7 @@ func (s *site) compareRecords(t *testing.T, ledger, outages string) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	var out []byte
-	eventually(t, "every record is accounted for", func() (ok bool) { // what was killed last has a little to catch up
+	within(t, 3*time.Minute, "every record is accounted for", func() (ok bool) { // what was killed last has a little to catch up
 		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages)
 		var err error
 		out, err = cmd.CombinedOutput()

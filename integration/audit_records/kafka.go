@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -136,8 +137,8 @@ func readEvent(r *kgo.Record, topicID string) event {
 	case e.id != "":
 		e.key = "id " + header(r, "ce_source") + " " + e.id
 	}
-	if e.id == "" {
-		e.id = topicID + "/" + strings.ReplaceAll(e.at.String(), " ", "")
+	if e.id == "" || len(e.id) > 256 || !utf8.ValidString(e.id) { // then its place is its name
+		e.id = topicID + "/" + e.at.String()
 	}
 	if fields := strings.Split(header(r, "spillway-return"), ";"); len(fields) == 12 {
 		partition, err1 := strconv.ParseInt(fields[2], 10, 32)
