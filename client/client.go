@@ -136,11 +136,13 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	links := []*link{c.link, c.next}
 	c.mu.Unlock()
+	var leaving sync.WaitGroup
 	for _, l := range links {
 		if l != nil {
-			l.leave()
+			leaving.Go(l.leave)
 		}
 	}
+	leaving.Wait()
 	<-c.done
 	return nil
 }

@@ -95,3 +95,53 @@ func TestCloseWaitsForALeave(t *testing.T) {
 		t.Error("Close has returned before a goroutine of the client ended")
 	}
 }
+
+// Close gives a node that does not answer goodbyes a moment, not ten seconds.
+func TestCloseOfASilentNode(t *testing.T) {
+	over := make(chan struct{})
+	defer close(over)
+	n := startScript(t, func(p *peer) {
+		p.welcome(1)
+		<-over // reads nothing
+	})
+	c := dial(t, n)
+	began := time.Now()
+	c.Close()
+	if took := time.Since(began); took > 3*leaveTimeout {
+		t.Errorf("Close took %v", took)
+	}
+}
+
+// What follows a Close within the same frame is not handed on.
+func TestCloseInsideAHandler(t *testing.T) {
+	over := make(chan struct{})
+	n := startScript(t, func(p *peer) {
+		p.welcome(1)
+		p.subs(1)
+		p.ev(1, 1, 5)
+		p.send(`{"t":"ping","n":1}`)
+		p.want("unsub")
+		p.want("pong") // the frame is over
+		close(over)
+		p.rest()
+	})
+	c := dial(t, n)
+	subs, got := make(chan *Sub, 1), make(chan string, 10)
+	s, err := c.SubscribeFunc(testContext(t), "c", Live, Handler{OnEvent: func(ev Event) {
+		got <- ev.ID()
+		if ev.ID() == "2" {
+			(<-subs).Close()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	subs <- s
+	<-over
+	if first, second, left := <-got, <-got, len(got); first != "1" || second != "2" || left != 0 {
+		t.Errorf("%s, %s and %d more", first, second, left)
+	}
+	if s.Err() != nil || s.Cursor() != at(0) || c.Err() != nil {
+		t.Errorf("%v at %s, %v", s.Err(), s.Cursor(), c.Err())
+	}
+}

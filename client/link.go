@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -41,6 +43,7 @@ type link struct {
 	watch sync.WaitGroup
 	ctx   context.Context // ends with close, or with the client
 	end   context.CancelFunc
+	raw   net.Conn // under ws; nil if the HTTP client does not tell
 }
 
 // A refusedError is a handshake that was answered with an HTTP error.
@@ -67,12 +70,14 @@ func (c *Client) connect(ctx context.Context, url string) (*link, error) {
 			return nil, fmt.Errorf("ask for a token: %w", err)
 		}
 	}
-	ws, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{Subprotocols: []string{schemas.Subprotocol}, HTTPClient: c.cfg.HTTPClient})
+	var raw net.Conn
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { raw = got.Conn }})
+	ws, resp, err := websocket.Dial(traced, url, &websocket.DialOptions{Subprotocols: []string{schemas.Subprotocol}, HTTPClient: c.cfg.HTTPClient})
 	if err != nil {
 		return nil, dialError(err, resp)
 	}
 	ws.SetReadLimit(maxFrame)
-	l := &link{c: c, ws: ws, ids: make(map[int]*Sub), resumed: make(map[*Sub]string)}
+	l := &link{c: c, ws: ws, raw: raw, ids: make(map[int]*Sub), resumed: make(map[*Sub]string)}
 	l.ctx, l.end = context.WithCancel(c.ctx)
 	if err := l.greet(ctx, token); err != nil {
 		l.close()
@@ -212,8 +217,19 @@ func (l *link) watchdog() {
 	}
 }
 
+// leaveTimeout is how long a node may take to answer a goodbye.
+const leaveTimeout = time.Second
+
 // leave says goodbye.
-func (l *link) leave() { l.ws.Close(websocket.StatusNormalClosure, "") }
+func (l *link) leave() {
+	t := time.AfterFunc(leaveTimeout, func() {
+		if l.raw != nil {
+			_ = l.raw.Close() // ws waits 5 s more, whatever is asked of it
+		}
+	})
+	defer t.Stop()
+	l.ws.Close(websocket.StatusNormalClosure, "")
+}
 
 // close ends the connection without a word.
 func (l *link) close() {

@@ -212,7 +212,8 @@ func (s *Sub) Err() error {
 	return s.err
 }
 
-// Close ends the subscription.
+// Close ends the subscription: no event is handed on that is not being handed
+// on now. A handler may call it.
 func (s *Sub) Close() {
 	s.c.unsubscribe(s)
 }
@@ -274,6 +275,9 @@ func (s *Sub) deliver(frame []byte, f evFrame) (ok bool, err error) {
 	s.pieces = pieces
 	if s.handler != nil {
 		for i, raw := range events {
+			if s.isOver() { // closed by the handler, or meanwhile
+				return false, nil
+			}
 			ev := Event{Raw: raw, Cursor: p}
 			if i == len(events)-1 {
 				ev.Cursor = c
@@ -293,6 +297,15 @@ func (s *Sub) deliver(frame []byte, f evFrame) (ok bool, err error) {
 	}
 	s.moved(c, len(events) == 0)
 	return true, nil
+}
+
+func (s *Sub) isOver() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // moved notes that a frame up to cursor was handed on. taken: and nothing of

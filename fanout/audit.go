@@ -3,10 +3,14 @@ package fanout
 import (
 	"cmp"
 	"context"
+	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/fanout/tail"
@@ -34,10 +38,11 @@ type auditor struct {
 	mu     sync.Mutex // guards:
 	frames []*tail.Frame
 	bytes  int
+	stale  map[string]bool // topics of which there is a new one
 }
 
 func newAuditor(cfg *Config, cl *kgo.Client, m *metrics) *auditor {
-	return &auditor{cfg: cfg, cl: cl, m: m, now: cfg.Now, full: make(chan struct{}, 1)}
+	return &auditor{cfg: cfg, cl: cl, m: m, now: cfg.Now, full: make(chan struct{}, 1), stale: make(map[string]bool)}
 }
 
 // wrote notes that a frame was written to one more connection.
@@ -81,6 +86,7 @@ func (a *auditor) run(ctx context.Context, node func() schemas.Node) {
 		case <-a.full:
 			a.flushReceipts()
 		case <-beats.C:
+			a.renew()
 			a.heartbeat(node())
 		}
 	}
@@ -188,10 +194,28 @@ func (a *auditor) audit(what, tenant string, home int32, value []byte) {
 
 func (a *auditor) produce(what string, rec *kgo.Record) {
 	a.cl.TryProduce(context.Background(), rec, func(_ *kgo.Record, err error) {
-		if err != nil {
-			a.m.auditDropped.WithLabelValues(what).Inc()
+		if err == nil {
+			return
+		}
+		a.m.auditDropped.WithLabelValues(what).Inc()
+		if errors.Is(err, kerr.UnknownTopicID) { // made anew: the client keeps to the old one until it is told
+			a.mu.Lock()
+			a.stale[rec.Topic] = true
+			a.mu.Unlock()
 		}
 	})
+}
+
+// renew has the client look anew for topics that were deleted and made anew.
+func (a *auditor) renew() {
+	a.mu.Lock()
+	topics := slices.Collect(maps.Keys(a.stale))
+	clear(a.stale)
+	a.mu.Unlock()
+	if len(topics) > 0 {
+		a.cfg.Logger.Warn("topics were made anew; what was to be written to the old ones is counted as dropped", "topics", strings.Join(topics, " "))
+		a.cl.PurgeTopicsFromClient(topics...)
+	}
 }
 
 // finish writes what is left, within a moment.

@@ -24,6 +24,7 @@ type metrics struct {
 	totalSeconds  prometheus.Histogram   // event appended to `events` → written
 	publishes     *prometheus.CounterVec // by result: ack or the error's code
 	replayReads   prometheus.Counter     // chunks read from Kafka for places older than the tail
+	failures      *prometheus.CounterVec // reads of Kafka that failed, by reason
 	auditDropped  *prometheus.CounterVec // receipts, ranges and heartbeats not written, by record
 }
 
@@ -59,10 +60,11 @@ func newMetrics(reg prometheus.Registerer, tailBytes, tailEvents func() float64)
 		totalSeconds:  histogram("delivery_seconds", "From an event's append to events to its being written, by write."),
 		publishes:     vec("publishes_total", "pub frames, by result.", "result"),
 		replayReads:   counter("replay_reads_total", "Reads of Kafka for places older than the tail."),
+		failures:      vec("kafka_failures_total", "Reads of Kafka that failed and are repeated, by reason.", "reason"),
 		auditDropped:  vec("audit_dropped_total", "Records for audit and nodes that were not written, by record.", "record"),
 	}
 	reg.MustRegister(m.connections, m.subscriptions, m.closes, m.refused, m.errors, m.gaps, m.events, m.skipped, m.deliveries, m.frames,
-		m.writes, m.bytes, m.nodeSeconds, m.totalSeconds, m.publishes, m.replayReads, m.auditDropped,
+		m.writes, m.bytes, m.nodeSeconds, m.totalSeconds, m.publishes, m.replayReads, m.auditDropped, m.failures,
 		prometheus.NewGaugeFunc(gauge("tail_bytes", "Memory of the tails."), tailBytes),
 		prometheus.NewGaugeFunc(gauge("tail_events", "Events in the tails."), tailEvents))
 	return m

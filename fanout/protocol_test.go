@@ -68,7 +68,11 @@ func TestErrorsAndCloseCodes(t *testing.T) {
 	n.tenants.set("small", &schemas.Policy{State: "active", MaxConnections: 1})
 	n.open(token("small", "*"))
 	good := authFrame(token("acme", "jobs.*", "chat"))
-	many := `{"t":"sub","subs":[` + strings.Repeat(`{"ch":"chat"},`, 256) + `{"ch":"chat"}]}`
+	many := `{"t":"sub","subs":[`
+	for i := range MaxChannels {
+		many += fmt.Sprintf(`{"ch":"jobs.%d"},`, i)
+	}
+	many += `{"ch":"jobs.too-many"}]}`
 	for _, c := range []struct {
 		name   string
 		frames []string
@@ -94,7 +98,7 @@ func TestErrorsAndCloseCodes(t *testing.T) {
 		{"unknown t", []string{good, `{"t":"dance"}`}, schemas.BadFrame, 0, "no"},
 		{"auth twice", []string{good, good}, schemas.BadFrame, 0, "no"},
 		{"sub without subs", []string{good, `{"t":"sub"}`}, schemas.BadFrame, 4000, "no"},
-		{"too many at once", []string{good, many}, schemas.BadFrame, 4000, "no"},
+		{"too many at once", []string{good, many}, schemas.ChannelLimit, 0, "no"},
 		{"unsub without id", []string{good, `{"t":"unsub"}`}, schemas.BadFrame, 4000, "no"},
 		{"forbidden", []string{good, `{"t":"sub","subs":[{"ch":"*"}]}`}, schemas.Forbidden, 0, "no"},
 		{"illegal channel", []string{good, `{"t":"sub","subs":[{"ch":"a*b"}]}`}, schemas.ChannelIllegal, 0, "no"},

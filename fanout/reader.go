@@ -39,7 +39,7 @@ type reader struct {
 	names  *names
 
 	mu      sync.Mutex // guards:
-	ids     map[string][16]byte
+	ids     map[string]topicID
 	leaders map[int32]int32 // of topic's partitions; nil: ask
 }
 
@@ -50,7 +50,11 @@ type chunk struct {
 	next    int64   // offset to go on from
 	start   int64   // oldest offset that Kafka keeps
 	end     int64   // offset after the newest committed record
+	log     topicID // where offsets are good
 }
+
+// A topicID tells a topic from one of the same name that was made anew.
+type topicID = [16]byte
 
 func newReader(cl *kgo.Client, topics schemas.Topics, region string, m *metrics) *reader {
 	return &reader{
@@ -108,7 +112,9 @@ func (r *reader) fetchOnce(ctx context.Context, partition int32, offset int64, m
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
 		return chunk{next: offset}, fmt.Errorf("the answer has %d topics", len(resp.Topics))
 	}
-	return r.decode(&resp.Topics[0].Partitions[0], offset)
+	c, err := r.decode(&resp.Topics[0].Partitions[0], offset)
+	c.log = id
+	return c, err
 }
 
 func (r *reader) decode(part *kmsg.FetchResponseTopicPartition, offset int64) (chunk, error) {
@@ -130,16 +136,16 @@ func (r *reader) decode(part *kmsg.FetchResponseTopicPartition, offset int64) (c
 }
 
 // leader returns the broker that has a partition, and the topic's id.
-func (r *reader) leader(ctx context.Context, partition int32) (int32, [16]byte, error) {
+func (r *reader) leader(ctx context.Context, partition int32) (int32, topicID, error) {
 	r.mu.Lock()
 	leaders, ids := r.leaders, r.ids
 	r.mu.Unlock()
 	if leaders == nil {
 		meta, err := r.adm.Metadata(ctx, r.topic, r.events)
 		if err != nil {
-			return 0, [16]byte{}, fmt.Errorf("ask for metadata: %w", err)
+			return 0, topicID{}, fmt.Errorf("ask for metadata: %w", err)
 		}
-		leaders, ids = make(map[int32]int32), make(map[string][16]byte)
+		leaders, ids = make(map[int32]int32), make(map[string]topicID)
 		for name, t := range meta.Topics {
 			ids[name] = t.ID
 		}
@@ -153,9 +159,31 @@ func (r *reader) leader(ctx context.Context, partition int32) (int32, [16]byte, 
 	leader, ok := leaders[partition]
 	if !ok {
 		r.forget()
-		return 0, [16]byte{}, fmt.Errorf("%s has no partition %d", r.topic, partition)
+		return 0, topicID{}, fmt.Errorf("%s has no partition %d", r.topic, partition)
 	}
 	return leader, ids[r.topic], nil
+}
+
+// log is the id of the topic that offsets are good in, as it was last asked for.
+func (r *reader) log(ctx context.Context, partition int32) (topicID, error) {
+	_, id, err := r.leader(ctx, partition)
+	return id, err
+}
+
+// logNow asks Kafka for the id of the topic.
+func (r *reader) logNow(ctx context.Context) (topicID, error) {
+	ctx, cancel := context.WithTimeout(ctx, kafkaTimeout)
+	defer cancel()
+	topics, err := r.adm.ListTopics(ctx, r.topic)
+	if err != nil {
+		return topicID{}, fmt.Errorf("ask for the id of %s: %w", r.topic, err)
+	}
+	t := topics[r.topic]
+	if t.Err != nil {
+		return topicID{}, fmt.Errorf("ask for the id of %s: %w", r.topic, t.Err)
+	}
+	r.forget()
+	return topicID(t.ID), nil
 }
 
 func (r *reader) forget() {
@@ -174,7 +202,7 @@ func (r *reader) epoch(ctx context.Context, partition int32) (uint64, error) {
 	r.mu.Lock()
 	id, ok := r.ids[r.events]
 	r.mu.Unlock()
-	if !ok || id == ([16]byte{}) {
+	if !ok || id == (topicID{}) {
 		return 0, fmt.Errorf("Kafka knows no topic %s", r.events)
 	}
 	return schemas.Epoch(id, partition), nil

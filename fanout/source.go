@@ -36,15 +36,15 @@ type source struct {
 	reader *reader
 	set    *tail.Set
 	topic  string
-	log    *slog.Logger
+	logger *slog.Logger
 	now    func() time.Time
 	m      *metrics
 
 	mu    sync.Mutex // guards:
 	parts map[int32]*partition
-	err   error     // newest failure to read
-	errAt time.Time // when
-	ok    bool      // Kafka has answered once
+	log   topicID // of the topic that is read; zero: none was yet
+	lost  bool    // reads fail as of a topic that is no more
+	fault fault
 
 	opening sync.WaitGroup
 }
@@ -69,7 +69,7 @@ type partition struct {
 
 func newSource(cfg *Config, cl *kgo.Client, r *reader, set *tail.Set, m *metrics) *source {
 	return &source{
-		cl: cl, reader: r, set: set, topic: cfg.Topics.Fanout(cfg.Region), log: cfg.Logger, now: cfg.Now, m: m,
+		cl: cl, reader: r, set: set, topic: cfg.Topics.Fanout(cfg.Region), logger: cfg.Logger, now: cfg.Now, m: m,
 		parts: make(map[int32]*partition),
 	}
 }
@@ -122,13 +122,20 @@ func (s *source) open(p *partition) {
 		s.mu.Unlock()
 		return
 	}
-	s.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {p.id: kgo.NewOffset().At(p.next)}})
+	s.consume(p.id, p.next)
+}
+
+func (s *source) consume(id int32, offset int64) {
+	s.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {id: kgo.NewOffset().At(offset)}})
 }
 
 // warm fills the tail with the newest records and finds the end of the log.
 func (s *source) warm(ctx context.Context, p *partition) error {
 	epoch, err := s.reader.epoch(ctx, p.id)
 	if err != nil {
+		return err
+	}
+	if err := s.reading(ctx, p.id); err != nil {
 		return err
 	}
 	start, end, err := s.reader.bounds(ctx, p.id)
@@ -149,6 +156,7 @@ func (s *source) warm(ctx context.Context, p *partition) error {
 	if len(records) == 0 {
 		p.bare = start > 0
 		p.tail = s.set.Open(p.id, epoch, -1)
+		p.tail.Break() // whoever comes with a place has it from elsewhere
 		return nil
 	}
 	first := &records[0]
@@ -178,13 +186,16 @@ func (s *source) readTo(ctx context.Context, id int32, from, end int64) (all []t
 // run polls until ctx ends.
 func (s *source) run(ctx context.Context) {
 	for {
-		fetches := s.cl.PollFetches(ctx)
+		poll, cancel := context.WithTimeout(ctx, pollFor)
+		fetches := s.cl.PollFetches(poll)
+		cancel()
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			s.opening.Wait()
 			return
 		}
 		fetches.EachError(s.failed)
 		fetches.EachPartition(s.take)
+		s.remake(ctx)
 	}
 }
 
@@ -194,7 +205,8 @@ func (s *source) take(ftp kgo.FetchTopicPartition) {
 	}
 	s.mu.Lock()
 	p := s.parts[ftp.Partition]
-	s.err = nil
+	s.lost = false
+	s.fault.over()
 	s.mu.Unlock()
 	if p == nil {
 		return
@@ -234,7 +246,15 @@ func (s *source) append(p *partition, batch []tail.Record) {
 
 // failed is told of each partition that could not be read.
 func (s *source) failed(topic string, id int32, err error) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return // the poll's own
+	}
 	s.report(fmt.Errorf("read %s/%d: %w", topic, id, err))
+	if reasonOf(err) == topicGone {
+		s.mu.Lock()
+		s.lost = true
+		s.mu.Unlock()
+	}
 	if !errors.Is(err, kerr.OffsetOutOfRange) {
 		return
 	}
@@ -274,34 +294,7 @@ func (s *source) restart(p *partition, offset int64, first schemas.Cursor) {
 	}
 	p.next = offset
 	s.cl.RemoveConsumePartitions(map[string][]int32{s.topic: {p.id}})
-	s.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {p.id: kgo.NewOffset().At(offset)}})
-}
-
-// report remembers how the newest contact with Kafka went.
-func (s *source) report(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil {
-		s.ok, s.err = true, nil
-		return
-	}
-	if s.err == nil {
-		s.log.Warn("cannot read Kafka", "err", err)
-	}
-	s.err, s.errAt = err, s.now()
-}
-
-// failure is why reading does not work now, nil if it does.
-func (s *source) failure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil && s.now().Sub(s.errAt) < 10*time.Second {
-		return s.err
-	}
-	if !s.ok {
-		return errors.New("Kafka has not answered yet")
-	}
-	return nil
+	s.consume(p.id, offset)
 }
 
 // sweep stops reading partitions that have had no client for a while.

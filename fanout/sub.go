@@ -21,6 +21,7 @@ type sub struct {
 	part  *partition
 	onLag string
 
+	log   topicID        // where offsets of old are good
 	at    schemas.Cursor // the client has everything up to here, or was told of the gap
 	from  schemas.Cursor // at, when it began
 	acked int64          // place that the client acknowledged, -1: none
@@ -33,6 +34,7 @@ type sub struct {
 type lookback struct {
 	next   int64 // offset to read
 	oldest bool  // next is the oldest that Kafka keeps: what was before it is unknown
+	young  bool  // and Kafka has not removed what was before it
 	upTo   int64 // cursor up to which all matches are in frames, or were sent
 	frames []*tail.Frame
 }
@@ -55,6 +57,9 @@ const (
 // cursor without a gap, or what it is to be told of one.
 func (s *sub) begin(ctx context.Context, r *reader, from start) (resumed bool, gap *note, err error) {
 	s.at, s.acked = s.feed.Head(), -1
+	if s.log, err = r.log(ctx, s.part.id); err != nil {
+		return false, nil, err
+	}
 	switch from.kind {
 	case fromCursor:
 		gap, err = s.beginAt(ctx, r, from.cursor)
@@ -95,7 +100,9 @@ func (s *sub) beginAt(ctx context.Context, r *reader, at schemas.Cursor) (*note,
 		return nil, nil
 	}
 	offset, oldest, err := r.locate(ctx, s.part.id, at)
-	s.old = &lookback{next: offset, oldest: offset == oldest && oldest > 0, upTo: at.Offset}
+	// Before the first record of a topic from which nothing was removed yet:
+	// that is not the log which the cursor is from, unless it is from before all.
+	s.old = &lookback{next: offset, oldest: offset == oldest && (oldest > 0 || at.Offset >= 0), young: oldest == 0, upTo: at.Offset}
 	return nil, err
 }
 
@@ -217,6 +224,9 @@ func (s *sub) next(ctx context.Context, chunks *chunks) (*tail.Frame, *note, err
 	case tail.Lagged:
 		return s.lagged()
 	case tail.NewEpoch:
+		if s.at.Offset < 0 && s.at.Epoch == s.feed.Head().Epoch { // it began before the first event there ever was
+			return nil, s.jump(s.feed.Start(), ""), nil
+		}
 		return nil, s.jump(s.feed.Start(), whyEpoch), nil
 	}
 	return nil, nil, nil
@@ -249,11 +259,15 @@ func (s *sub) nextOld(ctx context.Context, chunks *chunks) (*tail.Frame, *note, 
 	c, err := chunks.get(ctx, s.part.id, old.next)
 	if errors.Is(err, errPassed) {
 		oldest, _, err := chunks.r.bounds(ctx, s.part.id)
-		old.next, old.oldest = oldest, true
+		old.next, old.oldest, old.young = oldest, true, false
 		return nil, nil, err
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.log != s.log { // made anew meanwhile: the tail tells what is lost
+		s.old = nil
+		return nil, nil, nil
 	}
 	return nil, s.take(c), nil
 }
@@ -265,7 +279,11 @@ func (s *sub) take(c *chunk) *note {
 		old.oldest = false
 		if first := &c.records[0]; first.Epoch == s.at.Epoch && first.Cursor > old.upTo+1 {
 			old.upTo = first.Cursor - 1
-			return s.jump(schemas.Cursor{Epoch: first.Epoch, Offset: old.upTo}, whyRetention)
+			why := whyRetention
+			if old.young {
+				why = whyEpoch
+			}
+			return s.jump(schemas.Cursor{Epoch: first.Epoch, Offset: old.upTo}, why)
 		}
 	}
 	if c.next <= old.next { // the end, and the tail is elsewhere: it will tell

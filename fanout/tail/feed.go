@@ -101,7 +101,7 @@ func (f *Feed) Next(at schemas.Cursor) (*Frame, Status) {
 func (f *Feed) find(at schemas.Cursor) (int, Status) {
 	t := f.tail
 	t.mu.RLock()
-	if t.epoch != at.Epoch {
+	if t.epoch != at.Epoch || at.Offset < t.anew {
 		return 0, NewEpoch
 	}
 	if !f.reaches(at.Offset) {
@@ -113,7 +113,7 @@ func (f *Feed) find(at schemas.Cursor) (int, Status) {
 		f.extend()
 		t.mu.Unlock()
 		t.mu.RLock()
-		if t.epoch != at.Epoch {
+		if t.epoch != at.Epoch || at.Offset < t.anew {
 			return 0, NewEpoch
 		}
 		if !f.reaches(at.Offset) {

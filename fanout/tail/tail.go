@@ -40,6 +40,8 @@ type Tail struct {
 	epoch   uint64
 	head    int64 // newest cursor, of any tenant
 	lost    int64 // a tenant not in the map has no event after this one
+	anew    int64 // places before this one are of a log that is no more; -1: none
+	broken  bool  // the next record begins such a log
 	tenants map[string]*tenant
 	woken   []*Feed // scratch of Append
 }
@@ -57,14 +59,14 @@ type tenant struct {
 
 // Append adds what was read from the partition, in order, and wakes the
 // subscribers it concerns. A record whose cursor does not grow has been seen
-// before: it is skipped and counted in the result. A record of another epoch
-// starts the log anew.
+// before: it is skipped and counted in the result. A record of another epoch,
+// or the first one after Break, starts the log anew.
 func (t *Tail) Append(batch []Record) (skipped int) {
 	t.mu.Lock()
 	var added int64
 	for i := range batch {
 		r := &batch[i]
-		if r.Epoch != t.epoch {
+		if r.Epoch != t.epoch || t.broken {
 			t.reset(r.Epoch, r.Cursor-1)
 		}
 		if r.Cursor <= t.head {
@@ -155,8 +157,20 @@ func (t *Tail) Reset(epoch uint64, start int64) {
 	}
 }
 
+// Break says that the log which comes next is not the one before: what is
+// between the two is lost, nobody knows what. Subscribers whose place is before
+// its first record find theirs lost.
+func (t *Tail) Break() {
+	t.mu.Lock()
+	t.broken = true
+	t.mu.Unlock()
+}
+
 func (t *Tail) reset(epoch uint64, start int64) {
 	t.epoch, t.head, t.lost = epoch, start, start
+	if t.anew = -1; t.broken {
+		t.anew, t.broken = start, false
+	}
 	for name, tn := range t.tenants {
 		t.set.used.Add(-tn.bytes)
 		tn.first += uint64(tn.events.len())
@@ -283,7 +297,7 @@ func (s *Set) Bytes() int64 { return s.used.Load() }
 // Open adds an empty tail for a partition, which holds everything after start.
 func (s *Set) Open(partition int32, epoch uint64, start int64) *Tail {
 	t := &Tail{
-		set: s, Partition: partition, epoch: epoch, head: start, lost: start,
+		set: s, Partition: partition, epoch: epoch, head: start, lost: start, anew: -1,
 		tenants: make(map[string]*tenant),
 	}
 	s.mu.Lock()
