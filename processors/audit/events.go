@@ -99,10 +99,11 @@ func readEvent(ev *schemas.Event, rec *kgo.Record, topic schemas.TopicID) {
 	}
 }
 
-// The first and the last ms that the column occurred_at holds: 1900 and 2299.
+// The first and the last ms that the column occurred_at is given: the server
+// holds 1900 to 2299, but the client counts nanoseconds, which end in 2262.
 const (
 	minOccurred = -2_208_988_800_000
-	maxOccurred = 10_413_791_999_999
+	maxOccurred = 9_223_372_036_854
 )
 
 // occurredAt is ce_time in Unix ms, or else the append time, which is also

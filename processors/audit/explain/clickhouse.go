@@ -108,10 +108,12 @@ func (c tables) accepted(ctx context.Context, where string, args []any) (out []A
 		Channel string `ch:"channel"`
 		Source  string `ch:"source"`
 		Trace   string `ch:"trace_id"`
+		Time    string `ch:"said_time"`
 		Schema  int32  `ch:"schema_id"`
 		Bytes   uint32 `ch:"payload_bytes"`
 	}
-	query := "SELECT " + keyColumns + ", event_id, type, channel, source, trace_id, schema_id, payload_bytes FROM events FINAL WHERE " + where
+	query := "SELECT " + keyColumns + ", event_id, type, channel, source, trace_id, headers['" + schemas.HeaderTime + "'] AS said_time, schema_id, payload_bytes" +
+		" FROM events FINAL WHERE " + where
 	if err := c.conn.Select(ctx, &rows, query, args...); err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
@@ -121,7 +123,7 @@ func (c tables) accepted(ctx context.Context, where string, args []any) (out []A
 			return nil, err
 		}
 		out = append(out, Accepted{
-			Origin: o, Tenant: r.Tenant, ID: r.ID, Type: r.Type, Channel: r.Channel, Source: r.Source, TraceID: r.Trace, SchemaID: r.Schema, Bytes: int(r.Bytes),
+			Origin: o, Tenant: r.Tenant, ID: r.ID, Type: r.Type, Channel: r.Channel, Source: r.Source, TraceID: r.Trace, Time: r.Time, SchemaID: r.Schema, Bytes: int(r.Bytes),
 		})
 	}
 	return out, nil

@@ -44,6 +44,7 @@ type Facts struct {
 type Accepted struct {
 	Origin                                     schemas.Origin
 	Tenant, ID, Type, Channel, Source, TraceID string
+	Time                                       string // ce_time as the producer wrote it
 	SchemaID                                   int32
 	Bytes                                      int
 }

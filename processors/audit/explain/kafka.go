@@ -245,7 +245,7 @@ func (s *search) accepted(topic schemas.TopicID, rec *kgo.Record) (Accepted, boo
 		}
 	}
 	a := Accepted{
-		Origin: ev.Origin, Type: ev.Type, Channel: ev.Channel, Source: ev.SourceText(), SchemaID: -1, Bytes: len(rec.Value),
+		Origin: ev.Origin, Type: ev.Type, Channel: ev.Channel, Source: ev.SourceText(), Time: ev.Time, SchemaID: -1, Bytes: len(rec.Value),
 	}
 	a.Tenant, a.ID = NameOf(&ev)
 	if a.Channel == "" {

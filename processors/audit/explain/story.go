@@ -29,7 +29,8 @@ type Account struct {
 	Channel    string    `json:"channel,omitempty"`
 	Source     string    `json:"source,omitempty"`
 	TraceID    string    `json:"trace_id,omitempty"`
-	SchemaID   int32     `json:"schema_id"` // -1: the value has none, or is not known
+	Time       string    `json:"time,omitempty"` // when it occurred, as the producer wrote it
+	SchemaID   int32     `json:"schema_id"`      // -1: the value has none, or is not known
 	Bytes      int       `json:"bytes,omitempty"`
 
 	Status string         `json:"status"` // as v_status_now says it
@@ -134,7 +135,7 @@ func (g *gathered) account() Account {
 		Tenant: g.tenant, ID: g.id, Origin: g.origin.String(), AcceptedAt: time.UnixMilli(g.origin.AcceptedAt).UTC(), SchemaID: -1,
 	}
 	if e := g.accepted; e != nil {
-		a.Type, a.Channel, a.Source, a.TraceID, a.SchemaID, a.Bytes = e.Type, e.Channel, e.Source, e.TraceID, e.SchemaID, e.Bytes
+		a.Type, a.Channel, a.Source, a.TraceID, a.Time, a.SchemaID, a.Bytes = e.Type, e.Channel, e.Source, e.TraceID, e.Time, e.SchemaID, e.Bytes
 	}
 	a.Steps = append(a.Steps, g.acceptedStep())
 	for i := range g.transitions {
@@ -249,8 +250,18 @@ func (g *gathered) buried(l *Letter) Step {
 	return s
 }
 
+// What a receipt tells of: sessions that were there, and those that came for it
+// later, with an older cursor or from the beginning.
+const (
+	delivered = "delivered"
+	fetched   = "fetched"
+)
+
 func (g *gathered) received(r *Receipt) Step {
-	s := g.step(r.At, (r.Appended-g.origin.AcceptedAt)*1000+r.LatencyUS, "delivered")
+	s := g.step(r.At, (r.Appended-g.origin.AcceptedAt)*1000+r.LatencyUS, delivered)
+	if r.LatencyUS > time.Minute.Microseconds() {
+		s.What = fetched
+	}
 	s.At = time.UnixMilli(r.Appended).Add(time.Duration(r.LatencyUS) * time.Microsecond).UTC()
 	s.Sessions, s.Node, s.rank = r.Sessions, r.Node, 9
 	s.Text = fmt.Sprintf("to %s in region %s, the slowest %s after the append", plural(int(r.Sessions), "session"), r.Region, micros(r.LatencyUS))

@@ -64,12 +64,17 @@ func stories() map[string]Facts {
 	late.Appended = origin.AcceptedAt + 1200
 	replayed := through(50_000, 5000)
 	replayed.Replay = "replay-3"
+	clock := accepted()
+	clock.Time = "9999-12-31T23:59:59Z"
 	stale := said(1300, schemas.Dup, "", schemas.StaleReturn)
 	return map[string]Facts{
 		"accepted":   {Accepted: []Accepted{accepted()}},
 		"delivered":  {Accepted: []Accepted{accepted()}, Transitions: []schemas.Transition{through(1, 4711)}, Receipts: []Receipt{receipt("f2", 4711, 1, 9100), receipt("f1", 4711, 2, 6400), receipt("f1", 9999, 7, 1)}},
 		"unclaimed":  {Accepted: []Accepted{accepted()}, Transitions: []schemas.Transition{through(1, 4711)}, Now: origin.AcceptedAt + later},
 		"just now":   {Accepted: []Accepted{accepted()}, Transitions: []schemas.Transition{through(1, 4711)}, Now: origin.AcceptedAt + 300},
+		"again":      {Accepted: []Accepted{accepted()}, Transitions: []schemas.Transition{through(1, 4711)}, Receipts: []Receipt{receipt("f1", 4711, 2, 6400), receipt("f1", 4711, 1, 3_600_000_000)}},
+		"came later": {Accepted: []Accepted{accepted()}, Transitions: []schemas.Transition{through(1, 4711)}, Receipts: []Receipt{receipt("f1", 4711, 1, 3_600_000_000)}},
+		"odd clock":  {Accepted: []Accepted{clock}, Transitions: []schemas.Transition{through(1, 4711)}, Receipts: []Receipt{receipt("f1", 4711, 2, 6400)}},
 		"no payload": {Transitions: []schemas.Transition{through(1, 4711)}, Receipts: []Receipt{receipt("f1", 4711, 2, 6400)}},
 		"overflow": {Accepted: []Accepted{accepted()}, Transitions: []schemas.Transition{said(0, schemas.Pending, "overflow", schemas.RateLimited), through(1200, 4802), stale},
 			Receipts: []Receipt{late}},

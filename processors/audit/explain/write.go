@@ -57,16 +57,8 @@ func (a *Account) write(b *strings.Builder) {
 // headline is the end of the story first.
 func (a *Account) headline() string {
 	out := a.Status
-	var sessions int
-	var last int64
-	for _, s := range a.Steps {
-		if s.Sessions > 0 {
-			sessions += int(s.Sessions)
-			last = max(last, s.AfterUS)
-		}
-	}
-	if sessions > 0 && a.Status == "delivered" {
-		out = fmt.Sprintf("delivered to %s, the last %s after it was accepted", plural(sessions, "session"), micros(last))
+	if a.Status == delivered {
+		out = a.reached()
 	}
 	if a.Status == "unclaimed" {
 		out = "let through, but no session has it"
@@ -81,6 +73,25 @@ func (a *Account) headline() string {
 		out += " (" + string(a.Reason) + ")"
 	}
 	return out
+}
+
+// reached is who got it: those who were there, and those who came for it later.
+func (a *Account) reached() string {
+	sessions, last := map[string]int{}, map[string]int64{}
+	for _, s := range a.Steps {
+		sessions[s.What] += int(s.Sessions)
+		last[s.What] = max(last[s.What], s.AfterUS)
+	}
+	there, later := plural(sessions[delivered], "session"), plural(sessions[fetched], "session")
+	switch {
+	case sessions[delivered] == 0 && sessions[fetched] == 0:
+		return delivered // to a worker
+	case sessions[delivered] == 0:
+		return fmt.Sprintf("let through; %s came for it later, the last %s after it was accepted", later, micros(last[fetched]))
+	case sessions[fetched] == 0:
+		return fmt.Sprintf("delivered to %s, the last %s after it was accepted", there, micros(last[delivered]))
+	}
+	return fmt.Sprintf("delivered to %s, the last %s after it was accepted; %s came for it later", there, micros(last[delivered]), later)
 }
 
 func (a *Account) attributes() string {
@@ -99,6 +110,7 @@ func (a *Account) attributes() string {
 	if a.Bytes > 0 {
 		parts = append(parts, fmt.Sprintf("%d bytes", a.Bytes))
 	}
+	add("time", a.Time)
 	add("trace", a.TraceID)
 	return strings.Join(parts, ", ")
 }
