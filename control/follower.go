@@ -251,6 +251,8 @@ func (f *Follower) check(ctx context.Context, admin *kadm.Client) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case errors.Is(err, context.Canceled): // Run ends
+		return
 	case err != nil:
 		f.fail(err)
 	case end < f.position:

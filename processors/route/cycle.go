@@ -18,7 +18,10 @@ import (
 func (s *session) cycle(ctx context.Context, fetches kgo.Fetches) error {
 	now := s.cfg.Now()
 	s.takeAssignments()
-	skips := s.pollErrors(fetches)
+	skips, err := s.pollErrors(ctx, fetches)
+	if err != nil {
+		return err
+	}
 	s.clean(now)
 	if fetches.NumRecords() == 0 && len(skips) == 0 {
 		return s.idle(ctx)
@@ -39,6 +42,7 @@ func (s *session) cycle(ctx context.Context, fetches kgo.Fetches) error {
 // idle ends the session's memory of a revocation: without that the next
 // transaction would be aborted for a rebalance that is long over.
 func (s *session) idle(ctx context.Context) error {
+	s.unwritten.Store(nil) // what it said has gone to another session
 	if !s.revoked.Swap(false) {
 		return nil
 	}
@@ -47,28 +51,42 @@ func (s *session) idle(ctx context.Context) error {
 }
 
 // pollErrors returns the batches that must be skipped, and says what else is
-// wrong.
-func (s *session) pollErrors(fetches kgo.Fetches) (skips []*kgo.ErrDecompressTooLarge) {
+// wrong. An error means that the client's position cannot be trusted.
+func (s *session) pollErrors(ctx context.Context, fetches kgo.Fetches) (skips []span, lost error) {
 	var problem error
 	fetches.EachError(func(topic string, partition int32, err error) {
 		var tooLarge *kgo.ErrDecompressTooLarge
+		var loss *kgo.ErrDataLoss
+		var code *kerr.Error
 		switch {
 		case errors.As(err, &tooLarge):
-			skips = append(skips, tooLarge)
+			skips = append(skips, span{partition, tooLarge.Offset, tooLarge.NextOffset, tooLarge.Epoch,
+				fmt.Sprintf("decompress to more than %d bytes", schemas.MaxClientBatch)})
+			return
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, kgo.ErrClientClosed):
-		default:
-			problem = fmt.Errorf("partition %d of %s cannot be read: %w", partition, topic, err)
+			return
+		case errors.As(err, &loss):
+			lost = err
+		case errors.Is(err, kerr.OffsetOutOfRange), errors.Is(err, kerr.UnknownTopicID):
+			s.stopped(ctx, partition, err)
+			return
+		case topic != "" && !errors.As(err, &code):
+			if bad, ok := s.corrupt(ctx, partition, err); ok {
+				skips = append(skips, bad)
+				return
+			}
 		}
+		problem = fmt.Errorf("partition %d of %s cannot be read: %w", partition, topic, err)
 	})
 	if problem == nil {
 		s.problem.Store(nil)
-		return skips
+		return skips, lost
 	}
 	if p := s.problem.Load(); p == nil || *p != problem.Error() {
 		s.log.Error("events cannot be read", "err", problem)
 	}
 	s.say(problem.Error())
-	return skips
+	return skips, lost
 }
 
 // learn asks the registry about schema ids that were never met.
@@ -121,22 +139,22 @@ func (s *session) decide(p *partition, r *kgo.Record) {
 	s.write(r, d)
 }
 
-// skip writes the place of a batch that cannot be decompressed, and goes on
-// behind it.
-func (s *session) skip(b *kgo.ErrDecompressTooLarge) {
-	p := s.open(b.Partition)
-	if b.NextOffset <= p.after {
+// skip writes the place of a batch that cannot be decoded, and goes on behind
+// it.
+func (s *session) skip(b span) {
+	p := s.open(b.partition)
+	if b.next <= p.after {
 		return
 	}
 	d := processors.Decision{Verdict: processors.Dead, Reason: schemas.UndecodableBatch, Step: "valid",
-		Detail: fmt.Sprintf("offsets %d to %d of partition %d decompress to more than %d bytes", b.Offset, b.NextOffset-1, b.Partition, schemas.MaxClientBatch)}
-	origin := schemas.Origin{Topic: s.topic, Partition: b.Partition, Offset: b.Offset, AcceptedAt: s.cfg.Now().UnixMilli()}
+		Detail: fmt.Sprintf("offsets %d to %d of partition %d %s", b.offset, b.next-1, b.partition, b.why)}
+	origin := schemas.Origin{Topic: s.topic, Partition: b.partition, Offset: b.offset, AcceptedAt: s.cfg.Now().UnixMilli()}
 	s.ev.Reset(origin, s.cfg.Topics.Events(), nil, nil)
 	s.counts.add(d)
-	s.write(&kgo.Record{Partition: b.Partition, Offset: b.Offset}, d)
-	p.after = b.NextOffset
+	s.write(&kgo.Record{Partition: b.partition, Offset: b.offset}, d)
+	p.after = b.next
 	s.gts.Client().SetOffsets(map[string]map[int32]kgo.EpochOffset{
-		s.cfg.Topics.Events(): {b.Partition: {Epoch: b.Epoch, Offset: b.NextOffset}},
+		s.cfg.Topics.Events(): {b.partition: {Epoch: b.epoch, Offset: b.next}},
 	})
 }
 
@@ -150,6 +168,7 @@ func (s *session) end(ctx context.Context, began time.Time) error {
 	try := kgo.TryCommit
 	if err := s.pending.wait(); err != nil {
 		s.log.Warn("a forward was not acknowledged, the batch is taken back", "err", err)
+		s.takenBack("a forward was not acknowledged", err)
 		s.metrics.aborts.WithLabelValues("forward").Inc()
 		try = kgo.TryAbort
 	}
@@ -190,6 +209,7 @@ func (s *session) commit(began time.Time) {
 		}
 	}
 	s.proven = true
+	s.unwritten.Store(nil)
 	clear(s.tooLarge)
 	s.limit = min(2*s.limit, s.cfg.MaxBatch)
 	s.metrics.committed(s, began)
@@ -213,9 +233,17 @@ func (s *session) refused() bool {
 			s.tooLarge[f.of] = true
 		}
 	}
-	s.log.Warn("records were refused, the batch is taken back", "records", len(failures), "err", failures[0].err)
+	s.log.Warn("records were refused, the batch is taken back", "records", len(failures), "topic", failures[0].record.Topic, "err", failures[0].err)
+	s.takenBack("Kafka refuses records for "+failures[0].record.Topic, failures[0].err)
 	s.metrics.aborts.WithLabelValues("produce").Inc()
 	return true
+}
+
+// takenBack says why a batch was taken back, for ready, until one has
+// committed.
+func (s *session) takenBack(what string, err error) {
+	why := what + ": " + err.Error()
+	s.unwritten.Store(&why)
 }
 
 // drainContext lives as long as ctx and drainTimeout longer: a transaction

@@ -24,6 +24,7 @@ type metrics struct {
 	keyBytes     *prometheus.GaugeVec
 	behind       *prometheus.GaugeVec
 	early        *prometheus.GaugeVec
+	refused      *prometheus.GaugeVec // by session, reason
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -50,11 +51,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		keys:         gauge("dedupe_keys", "Idempotency keys remembered."),
 		keyBytes:     gauge("dedupe_bytes", "Memory of the remembered keys."),
 		behind:       gauge("tenants_behind", "Tenants with events in overflow."),
-		early:        gauge("dedupe_forgotten_early_keys", "Keys forgotten before 24 h because max_keys was reached."),
+		refused: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spillway_route_refused_partitions",
+			Help: "Partitions that are not read until a person has looked, by why: below_start, beyond_end (the committed offset is not in the log), recreated (the topic is another)."},
+			[]string{"session", "reason"}),
+		early: gauge("dedupe_forgotten_early_keys", "Keys forgotten before 24 h because max_keys was reached."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.decisions, m.forged, m.repeated, m.transactions, m.batch, m.aborts, m.rebuilds, m.registryWait,
-			m.lag, m.keys, m.keyBytes, m.behind, m.early)
+			m.lag, m.keys, m.keyBytes, m.behind, m.early, m.refused)
 	}
 	return m
 }

@@ -48,7 +48,12 @@ func (p *partition) settle(o int64, maxKeys int) bool {
 func (s *session) takeAssignments() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for number, why := range s.refusals {
+		s.refuse(number, why)
+	}
+	clear(s.refusals)
 	for number, o := range s.starts {
+		delete(s.refusedParts, number)
 		p := s.parts[number]
 		if p == nil {
 			s.parts[number] = &partition{number: number, state: processors.NewState(s.cfg.MaxKeys), reached: o}
@@ -57,6 +62,7 @@ func (s *session) takeAssignments() {
 		}
 	}
 	clear(s.starts)
+	s.tellRefused()
 }
 
 // clean drops the states of partitions that another session owns now. Nothing

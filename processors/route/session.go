@@ -47,30 +47,34 @@ type session struct {
 	transitionID int32
 
 	// Owned by run's goroutine.
-	tenants  tenants
-	schemas  known
-	gts      *kgo.GroupTransactSession
-	parts    map[int32]*partition
-	ev       processors.Event
-	out      output
-	pending  pending
-	proven   bool // the client has committed a transaction
-	counts   counts
-	limit    int              // records of the next batch, at most cfg.MaxBatch
-	tooLarge map[placeOf]bool // events with a record that Kafka refused for its size
-	epochs   map[int32]uint64
-	fanouts  map[string]string // topic by region: as many as policies name
-	cleaned  time.Time         // when states of lost partitions were last looked for
-	observed time.Time         // when the sizes of the states were last told
+	tenants      tenants
+	schemas      known
+	gts          *kgo.GroupTransactSession
+	parts        map[int32]*partition
+	ev           processors.Event
+	out          output
+	pending      pending
+	proven       bool // the client has committed a transaction
+	counts       counts
+	refusedParts map[int32]refusal
+	limit        int              // records of the next batch, at most cfg.MaxBatch
+	tooLarge     map[placeOf]bool // events with a record that Kafka refused for its size
+	epochs       map[int32]uint64
+	fanouts      map[string]string // topic by region: as many as policies name
+	cleaned      time.Time         // when states of lost partitions were last looked for
+	observed     time.Time         // when the sizes of the states were last told
 
 	// Hints of the client's callbacks.
 	revoked atomic.Bool
 
-	mu     sync.Mutex
-	starts map[int32]int64 // assigned since the last poll: committed offset, -1 if there is none
+	mu       sync.Mutex
+	starts   map[int32]int64   // assigned since the last poll: committed offset, -1 if there is none
+	refusals map[int32]refusal // the same: those that must not be read
 
-	client  atomic.Pointer[kgo.Client] // for ready
-	problem atomic.Pointer[string]     // why it is not deciding
+	client    atomic.Pointer[kgo.Client] // for ready
+	problem   atomic.Pointer[string]     // why it cannot read
+	unwritten atomic.Pointer[string]     // why its last transaction was taken back
+	refusing  atomic.Pointer[string]     // which partition it refuses, and why
 }
 
 type placeOf struct {
@@ -86,6 +90,8 @@ func newSession(r *Router, number int) *session {
 		schemas:      newKnown(r.cfg.Schemas),
 		parts:        make(map[int32]*partition),
 		starts:       make(map[int32]int64),
+		refusedParts: make(map[int32]refusal),
+		refusals:     make(map[int32]refusal),
 		tooLarge:     make(map[placeOf]bool),
 		epochs:       make(map[int32]uint64),
 		fanouts:      make(map[string]string),
@@ -142,7 +148,8 @@ func (s *session) run(ctx context.Context) error {
 			s.leave()
 			return nil
 		}
-		s.say(err.Error())
+		why := err.Error()
+		s.unwritten.Store(&why)
 		s.metrics.rebuilds.Inc()
 		s.log.Warn("the session is built anew", "err", err)
 		if s.proven {
@@ -190,14 +197,26 @@ func (s *session) leave() {
 }
 
 // assigned is called before the client fetches newly assigned partitions, with
-// the offsets that it will begin at. It runs on the client's goroutine.
-func (s *session) assigned(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+// the offsets that it will begin at. It runs on the client's goroutine. A
+// partition that must not be read is left out: an error would stop all.
+func (s *session) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	events := s.cfg.Topics.Events()
+	at := make(map[int32]int64)
+	for p, o := range offsets[events] {
+		at[p] = max(-1, o.EpochOffset().Offset)
+	}
+	refusals := s.check(ctx, at)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for p, o := range offsets[s.cfg.Topics.Events()] {
-		s.starts[p] = max(-1, o.EpochOffset().Offset)
+	for p, o := range at {
+		if why, no := refusals[p]; no {
+			s.refusals[p] = why
+			delete(offsets[events], p)
+		} else {
+			s.starts[p] = o
+		}
 	}
-	s.log.Info("partitions are assigned", "partitions", partitionsOf(offsets[s.cfg.Topics.Events()]))
+	s.log.Info("partitions are assigned", "partitions", slices.Sorted(maps.Keys(at)))
 	return offsets, nil
 }
 
@@ -209,15 +228,13 @@ func (s *session) lost(_ context.Context, _ *kgo.Client, partitions map[string][
 	}
 }
 
-func partitionsOf(offsets map[int32]kgo.Offset) []int32 {
-	return slices.Sorted(maps.Keys(offsets))
-}
-
 func (s *session) say(problem string) { s.problem.Store(&problem) }
 
 func (s *session) ready() error {
-	if p := s.problem.Load(); p != nil {
-		return fmt.Errorf("session %s: %s", s.cfg.member(s.number), *p)
+	for _, why := range []*atomic.Pointer[string]{&s.refusing, &s.problem, &s.unwritten} {
+		if p := why.Load(); p != nil {
+			return fmt.Errorf("session %s: %s", s.cfg.member(s.number), *p)
+		}
 	}
 	if c := s.client.Load(); c != nil {
 		if _, generation := c.GroupMetadata(); generation >= 0 {
