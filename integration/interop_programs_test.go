@@ -111,7 +111,7 @@ func (p producer) ready(t *testing.T) (cache string) {
 		t.Fatal(err)
 	}
 	base = filepath.Join(base, "spillway-interop")
-	cache = filepath.Join(base, fmt.Sprintf("%s-%x", p.name, p.madeFrom(t, version)[:6]))
+	cache = filepath.Join(base, fmt.Sprintf("%s-%x", cmp.Or(p.from, p.name), p.madeFrom(t, version)[:6]))
 	if _, err := os.Stat(cache); err == nil {
 		return cache
 	}
