@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/column"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
@@ -204,12 +205,17 @@ func copyRows(t *testing.T, c driver.Conn, from, into string) {
 		row := make([]any, len(rows.Columns()))
 		for i, ct := range rows.ColumnTypes() {
 			row[i] = reflect.New(ct.ScanType()).Interface()
+			if strings.HasPrefix(ct.DatabaseTypeName(), "Map(") { // headers are in order and may repeat
+				row[i] = &pairs{}
+			}
 		}
 		if err := rows.Scan(row...); err != nil {
 			t.Fatal(err)
 		}
 		for i := range row {
-			row[i] = reflect.ValueOf(row[i]).Elem().Interface()
+			if _, ok := row[i].(*pairs); !ok {
+				row[i] = reflect.ValueOf(row[i]).Elem().Interface()
+			}
 		}
 		if err := b.Append(row...); err != nil {
 			t.Fatal(err)
@@ -219,6 +225,20 @@ func copyRows(t *testing.T, c driver.Conn, from, into string) {
 		t.Fatalf("copy %s: %v", from, err)
 	}
 }
+
+// pairs is a map with the order and the repeats that it was written with.
+type pairs struct {
+	all []pair
+	at  int
+}
+
+type pair struct{ key, value any }
+
+func (p *pairs) Put(key, value any)           { p.all = append(p.all, pair{key, value}) }
+func (p *pairs) Iterator() column.MapIterator { return &pairs{all: p.all, at: -1} }
+func (p *pairs) Next() bool                   { p.at++; return p.at < len(p.all) }
+func (p *pairs) Key() any                     { return p.all[p.at].key }
+func (p *pairs) Value() any                   { return p.all[p.at].value }
 
 // types: values at the ends of what the columns hold, and types that views and
 // analysts use.
