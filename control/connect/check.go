@@ -2,6 +2,7 @@ package connect
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,8 +92,12 @@ func (c *Connections) Lines(use Use) (out []string) {
 }
 
 func (c *Connections) await(ctx context.Context, p probe) error {
+	var told error // what a try said of a setting; the last one may only have run out of time
 	for said := false; ; said = true {
 		err := c.once(ctx, p)
+		if _, ok := err.(*Refused); ok {
+			told = err
+		}
 		switch {
 		case err == nil || final(err):
 			return err
@@ -105,10 +110,9 @@ func (c *Connections) await(ctx context.Context, p probe) error {
 		select {
 		case <-time.After(checkPause):
 		case <-ctx.Done():
-			return c.given(p, err)
 		}
 		if ctx.Err() != nil {
-			return c.given(p, err)
+			return c.given(p, cmp.Or(told, err))
 		}
 	}
 }
