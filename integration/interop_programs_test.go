@@ -101,7 +101,7 @@ func (p producer) ready(t *testing.T) (cache string) {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
-		skip(t, p.name+" is not installed")
+		skip(t, p.name+" needs: "+p.version)
 	}
 	if p.install == "" {
 		return ""
