@@ -121,7 +121,7 @@ func (c *Connections) await(ctx context.Context, p probe) error {
 func (c *Connections) once(ctx context.Context, p probe) error {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	return c.Explain(p.try(ctx))
+	return c.explain(p.try(ctx))
 }
 
 // given is the last word about a part that did not answer in time.
@@ -183,7 +183,7 @@ func (c *Connections) askRegistryAt(ctx context.Context, base string) error {
 	defer transport.CloseIdleConnections()
 	status, text, err := ask(ctx, transport, http.MethodGet, strings.TrimRight(base, "/")+"/subjects", "")
 	if err != nil {
-		return c.Explain(&askedError{"registry", err})
+		return c.explain(&askedError{"registry", err})
 	}
 	text = bytes.TrimSpace(text)
 	switch refused := c.refusedBy("registry", status, ""); {
@@ -214,7 +214,7 @@ func (c *Connections) askClickHouse(ctx context.Context) error {
 	}
 	status, text, err := ask(ctx, transport, http.MethodPost, u.String(), "SELECT 1")
 	if err != nil {
-		return c.Explain(&askedError{"clickhouse", err})
+		return c.explain(&askedError{"clickhouse", err})
 	}
 	switch refused := c.refusedBy("clickhouse", status, start(text)); {
 	case refused != nil:

@@ -15,6 +15,15 @@ import (
 // Explain returns err as a *Refused if it means that a setting is wrong, and
 // err itself if it means anything else.
 func (c *Connections) Explain(err error) error {
+	if out := c.explain(err); final(out) {
+		return out
+	}
+	return err
+}
+
+// explain is Explain; it also names the setting where a server may merely be
+// restarting.
+func (c *Connections) explain(err error) error {
 	if err == nil {
 		return nil
 	}
