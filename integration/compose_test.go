@@ -283,15 +283,22 @@ func (s *composeStack) Start(part string) error {
 	return s.healthy(ctx, 2*time.Minute, service)
 }
 
-// stopOrder is how a stack must end: who takes events first, Kafka last.
-var stopOrder = [][]string{
-	{"ingest"},
-	{"route"},
-	{"delay"},
-	{"fanout-eu-1", "fanout-eu-2", "fanout-us-1", "fanout-us-2"},
-	{"audit"},
-	{"control"},
-	{"kafka", "registry", "clickhouse"},
+// endsBefore is how a stack must end: who takes events first, Kafka last.
+var endsBefore = [][2]string{
+	{"ingest", "route"},
+	{"route", "delay"},
+	{"delay", "fanout-eu-1"},
+	{"delay", "fanout-eu-2"},
+	{"delay", "fanout-us-1"},
+	{"delay", "fanout-us-2"},
+	{"fanout-eu-1", "audit"},
+	{"fanout-eu-2", "audit"},
+	{"fanout-us-1", "audit"},
+	{"fanout-us-2", "audit"},
+	{"audit", "control"},
+	{"audit", "clickhouse"},
+	{"control", "kafka"},
+	{"control", "registry"},
 }
 
 // Stop sends SIGTERM to all in their order, as `down` does, looks at how they
@@ -312,26 +319,25 @@ func (s *composeStack) Stop() error {
 		return err
 	}
 	var errs []error
-	var last time.Time
-	for _, group := range stopOrder {
-		newest := last
-		for _, name := range group {
-			if b := before[name].State; b == nil || !b.Running {
-				continue // a test killed it, or it never started
-			}
-			st := after[name].State
-			if st.ExitCode != 0 && !(name == "kafka" || name == "registry") || st.ExitCode != 0 && st.ExitCode != 143 { // 143: a JVM that obeyed SIGTERM
-				errs = append(errs, fmt.Errorf("%s ended with %d, want 0\n%s", name, st.ExitCode, s.logs(name)))
-			}
-			ended, err := time.Parse(time.RFC3339Nano, st.FinishedAt)
-			if err != nil || ended.Before(last) {
-				errs = append(errs, fmt.Errorf("%s ended at %s, before one that must end earlier (%s): %w", name, ended, last, err))
-			}
-			if ended.After(newest) {
-				newest = ended
-			}
+	ended := map[string]time.Time{} // of those that ran until now: a test may have killed others
+	for name, b := range before {
+		if b.State == nil || !b.State.Running {
+			continue
 		}
-		last = newest
+		st := after[name].State
+		jvm := (name == "kafka" || name == "registry") && st.ExitCode == 143 // how a JVM obeys SIGTERM
+		if st.ExitCode != 0 && !jvm {
+			errs = append(errs, fmt.Errorf("%s ended with %d, want 0\n%s", name, st.ExitCode, s.logs(name)))
+		}
+		if ended[name], err = time.Parse(time.RFC3339Nano, st.FinishedAt); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, pair := range endsBefore {
+		first, second := ended[pair[0]], ended[pair[1]]
+		if !first.IsZero() && !second.IsZero() && second.Before(first) {
+			errs = append(errs, fmt.Errorf("%s ended %s before %s", pair[1], first.Sub(second), pair[0]))
+		}
 	}
 	return errors.Join(errs...)
 }
