@@ -31,6 +31,8 @@ func (s *session) cycle(ctx context.Context, fetches kgo.Fetches) error {
 	if err := s.gts.Begin(); err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
+	s.begun.Store(now.UnixMilli())
+	defer s.begun.Store(0)
 	s.learn(ctx, fetches)
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) { s.decideAll(f.Partition, f.Records) })
 	for _, skip := range skips {
@@ -162,9 +164,14 @@ func (s *session) skip(b span) {
 //
 // If we crash before End has answered, the next owner's OffsetFetch waits until
 // the transaction is decided: outputs and offsets stand together, or neither.
+//
+// End waits for the group's next heartbeat, and a group that has lost its
+// coordinator waits for us to allow it to begin anew: so after a while it may.
 func (s *session) end(ctx context.Context, began time.Time) error {
 	endCtx, cancel := drainContext(ctx)
 	defer cancel()
+	allow := time.AfterFunc(endAlone, s.gts.AllowRebalance)
+	defer allow.Stop()
 	try := kgo.TryCommit
 	if err := s.pending.wait(); err != nil {
 		s.log.Warn("a forward was not acknowledged, the batch is taken back", "err", err)

@@ -26,6 +26,8 @@ const (
 	transactionTimeout = 10 * time.Second
 	rebalanceTimeout   = transactionTimeout + 2*time.Second // for members to end their transactions
 	drainTimeout       = transactionTimeout + 5*time.Second // for the last End, once the router is told to stop
+	endAlone           = time.Second                        // how long a transaction may end without the group changing meanwhile
+	overdue            = 2 * transactionTimeout             // after it, an open transaction is a reason not to be ready
 	idleTick           = time.Second                        // housekeeping while nothing comes
 	rebuildLeast       = 100 * time.Millisecond
 	rebuildMost        = 5 * time.Second
@@ -73,6 +75,7 @@ type session struct {
 
 	client    atomic.Pointer[kgo.Client] // for ready
 	problem   atomic.Pointer[string]     // why it cannot read
+	begun     atomic.Int64               // when the open transaction began, Unix ms; 0: none is open
 	unwritten atomic.Pointer[string]     // why its last transaction was taken back
 	refusing  atomic.Pointer[string]     // which partition it refuses, and why
 }
@@ -234,6 +237,11 @@ func (s *session) ready() error {
 	for _, why := range []*atomic.Pointer[string]{&s.refusing, &s.problem, &s.unwritten} {
 		if p := why.Load(); p != nil {
 			return fmt.Errorf("session %s: %s", s.cfg.member(s.number), *p)
+		}
+	}
+	if began := s.begun.Load(); began > 0 {
+		if open := s.cfg.Now().Sub(time.UnixMilli(began)); open > overdue {
+			return fmt.Errorf("session %s: its transaction is open for %s", s.cfg.member(s.number), open.Round(time.Second))
 		}
 	}
 	if c := s.client.Load(); c != nil {

@@ -38,7 +38,6 @@ type stage struct {
 	producer *kgo.Client // to any partition, as a foreign partitioner would
 	control  *fakeControl
 	registry *fakeRegistry
-	broker   *broker.Broker
 }
 
 func newStage(t testing.TB) *stage {
@@ -48,10 +47,13 @@ func newStage(t testing.TB) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })
-	s := &stage{
-		t: t, broker: b, kafka: []kgo.Opt{kgo.SeedBrokers(b.Addr())},
-		control: newFakeControl(), registry: newFakeRegistry(t),
-	}
+	return newStageOn(t, b.Addr())
+}
+
+// newStageOn is a stage on a broker that is there.
+func newStageOn(t testing.TB, addrs ...string) *stage {
+	t.Helper()
+	s := &stage{t: t, kafka: []kgo.Opt{kgo.SeedBrokers(addrs...)}, control: newFakeControl(), registry: newFakeRegistry(t)}
 	s.producer = s.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic(topics.Events()),
 		kgo.ProducerBatchMaxBytes(schemas.MaxClientBatch), kgo.ProducerLinger(0))
 	admin := kadm.NewClient(s.producer)
