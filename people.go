@@ -24,9 +24,11 @@ import (
 
 	"github.com/spillway/spillway/client"
 	"github.com/spillway/spillway/control"
+	"github.com/spillway/spillway/control/boot"
 	"github.com/spillway/spillway/control/connect"
 	"github.com/spillway/spillway/control/keys"
 	"github.com/spillway/spillway/control/process"
+	"github.com/spillway/spillway/deploy/dev"
 	"github.com/spillway/spillway/integration/load"
 	"github.com/spillway/spillway/processors/audit"
 	"github.com/spillway/spillway/processors/audit/explain"
@@ -79,36 +81,10 @@ func reach(ctx context.Context, out *output, use connect.Use, cfg connect.Config
 type whereFlags struct {
 	Data  string `default:"${data}" type:"path" help:"Folder of spillway dev: its addresses and keys are used where no flag says else."`
 	Token string `secret:"" help:"Token to show; default: one made with --keys."`
-	Keys  string `type:"path" help:"JWKS file with a private key; default: that of spillway dev."`
+	Keys  string `help:"JWKS file with a private key; default: that of spillway dev."`
 }
 
-// places are the addresses of a running `spillway dev`, kept in its folder.
-type places struct {
-	Kafka      string `json:"kafka"`
-	Registry   string `json:"registry"`
-	ClickHouse string `json:"clickhouse"`
-	Ingest     string `json:"ingest"`
-	Fanout     string `json:"fanout"`
-	Audit      string `json:"audit"`
-	Control    string `json:"control"`
-	Admin      string `json:"admin"`
-}
-
-const placesFile = "dev.json"
-
-// place reads the addresses of spillway dev; without one they are its usual
-// ones.
-func (w whereFlags) place() (places, error) {
-	p := usualPlaces()
-	text, err := os.ReadFile(filepath.Join(w.Data, placesFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return p, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &p)
-	}
-	return p, err
-}
+func (w whereFlags) place() (dev.Places, error) { return dev.ReadPlaces(w.Data) }
 
 func (w whereFlags) ring() (*keys.Ring, error) {
 	file := cmp.Or(w.Keys, filepath.Join(w.Data, "keys.json"))
@@ -626,11 +602,10 @@ type setupCmd struct {
 
 func (c *setupCmd) Run(ctx context.Context, out *output) error {
 	log := process.Logger(out.stderr, "warn", "text")
-	conns, err := c.connections(log, c.add)
+	cfg := c.connect()
+	cfg.ClickHouse = c.clickhouse()
+	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true, ClickHouse: true}, cfg)
 	if err != nil {
-		return err
-	}
-	if err := conns.Check(ctx, connect.Use{Kafka: true, Registry: true, ClickHouse: true}); err != nil {
 		return err
 	}
 	return conns.Explain(c.setup(ctx, out, conns, log))
@@ -643,7 +618,11 @@ func (c *setupCmd) setup(ctx context.Context, out *output, conns *connect.Connec
 		return err
 	}
 	defer reg.Close()
-	ids, err := systemIDs(ctx, reg, c.Check)
+	learn := boot.RegisterSystem
+	if c.Check {
+		learn = boot.LookUpSystem
+	}
+	ids, err := learn(ctx, reg)
 	if err != nil {
 		return err
 	}
@@ -685,23 +664,6 @@ func (c *setupCmd) tables(ctx context.Context, out *output, conns *connect.Conne
 		fmt.Fprintln(out.stdout, "clickhouse:", line)
 	}
 	return len(differs) == 0, err
-}
-
-// systemIDs are the ids of Spillway's own schemas, registered first unless it
-// shall only be looked.
-func systemIDs(ctx context.Context, reg *registry.Client, check bool) (map[string]int32, error) {
-	if !check {
-		return registerSystem(ctx, reg)
-	}
-	ids := map[string]int32{}
-	for name := range allSystemSchemas() {
-		s, err := reg.Latest(ctx, name)
-		if err != nil {
-			return nil, fmt.Errorf("schema %s: %w", name, err)
-		}
-		ids[name] = int32(s.ID)
-	}
-	return ids, nil
 }
 
 type controlFlags struct {
@@ -822,7 +784,7 @@ type meetFlags struct {
 func (f meetFlags) topics() schemas.Topics { return schemas.Topics{Prefix: f.TopicPrefix} }
 
 // at fills in the addresses of spillway dev.
-func (f meetFlags) at(p places) clusterFlags {
+func (f meetFlags) at(p dev.Places) clusterFlags {
 	c := clusterFlags{KafkaBrokers: f.KafkaBrokers, TopicPrefix: f.TopicPrefix, RegistryURL: f.RegistryURL, kafkaFlags: f.kafkaFlags, registryFlags: f.registryFlags}
 	if len(c.KafkaBrokers) == 0 {
 		c.KafkaBrokers = strings.Split(p.Kafka, ",")
@@ -860,7 +822,7 @@ func (c *explainCmd) Run(ctx context.Context, out *output) error {
 	return err
 }
 
-func (c *explainCmd) askClickHouse(ctx context.Context, p places, out *output) (explain.Story, error) {
+func (c *explainCmd) askClickHouse(ctx context.Context, p dev.Places, out *output) (explain.Story, error) {
 	at := cmp.Or(c.ClickhouseURL, p.ClickHouse)
 	conns, err := reach(ctx, out, connect.Use{}, connect.Config{ClickHouse: c.clickhouseFlags.at(at)}) // Kafka is asked at once if it is away
 	if err != nil {
@@ -893,11 +855,9 @@ func (c *explainCmd) askClickHouse(ctx context.Context, p places, out *output) (
 // for an event that was accepted a moment ago is answered nevertheless.
 const auditLag = 2 * time.Second
 
-func (c *explainCmd) askKafka(ctx context.Context, p places, out *output) (explain.Story, error) {
+func (c *explainCmd) askKafka(ctx context.Context, p dev.Places, out *output) (explain.Story, error) {
 	f := c.meetFlags.at(p)
-	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true}, connect.Config{
-		Kafka: f.kafkaFlags.at(f.KafkaBrokers), Registry: f.registryFlags.at(f.RegistryURL),
-	})
+	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true}, f.connect())
 	if err != nil {
 		return explain.Story{}, err
 	}
@@ -906,7 +866,7 @@ func (c *explainCmd) askKafka(ctx context.Context, p places, out *output) (expla
 		return explain.Story{}, err
 	}
 	defer reg.Close()
-	ids, err := systemIDs(ctx, reg, true)
+	ids, err := boot.LookUpSystem(ctx, reg)
 	if err != nil {
 		return explain.Story{}, err
 	}
@@ -989,9 +949,7 @@ func (c *loadCmd) config(ctx context.Context, out *output) (cfg load.Config, err
 		return cfg, err
 	}
 	at := c.meetFlags.at(p)
-	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true}, connect.Config{
-		Kafka: at.kafkaFlags.at(at.KafkaBrokers), Registry: at.registryFlags.at(at.RegistryURL),
-	})
+	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true}, at.connect())
 	if err != nil {
 		return cfg, err
 	}

@@ -4,18 +4,15 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spillway/spillway/control"
+	"github.com/spillway/spillway/control/boot"
 	"github.com/spillway/spillway/control/connect"
 	"github.com/spillway/spillway/control/keys"
 	"github.com/spillway/spillway/control/process"
@@ -34,9 +31,9 @@ import (
 // kafkaFlags say how Kafka is entered.
 type kafkaFlags struct {
 	KafkaTLS      bool   `name:"kafka-tls" group:"Connections" help:"Speak TLS."`
-	KafkaCA       string `name:"kafka-ca" group:"Connections" type:"path" help:"Who signs the brokers' certificates, PEM; default: whom the system trusts."`
-	KafkaCert     string `group:"Connections" type:"path" help:"Our certificate, PEM, where brokers ask for one."`
-	KafkaKey      string `group:"Connections" type:"path" help:"Its key, PEM."`
+	KafkaCA       string `name:"kafka-ca" group:"Connections" help:"Who signs the brokers' certificates, PEM; default: whom the system trusts."`
+	KafkaCert     string `group:"Connections" help:"Our certificate, PEM, where brokers ask for one."`
+	KafkaKey      string `group:"Connections" help:"Its key, PEM."`
 	KafkaSASL     string `name:"kafka-sasl" group:"Connections" default:"none" enum:"none,plain,scram-sha-256,scram-sha-512" help:"none, plain, scram-sha-256 or scram-sha-512."`
 	KafkaUser     string `group:"Connections" help:"User for SASL."`
 	KafkaPassword string `group:"Connections" secret:"" help:"Password for SASL."`
@@ -53,9 +50,9 @@ func (f kafkaFlags) at(brokers []string) connect.Kafka {
 type registryFlags struct {
 	RegistryUser     string `group:"Connections" help:"User of the registry."`
 	RegistryPassword string `group:"Connections" secret:"" help:"Its password."`
-	RegistryCA       string `name:"registry-ca" group:"Connections" type:"path" help:"Who signs the registry's certificate, PEM."`
-	RegistryCert     string `group:"Connections" type:"path" help:"Our certificate, PEM, where the registry asks for one."`
-	RegistryKey      string `group:"Connections" type:"path" help:"Its key, PEM."`
+	RegistryCA       string `name:"registry-ca" group:"Connections" help:"Who signs the registry's certificate, PEM."`
+	RegistryCert     string `group:"Connections" help:"Our certificate, PEM, where the registry asks for one."`
+	RegistryKey      string `group:"Connections" help:"Its key, PEM."`
 }
 
 func (f registryFlags) at(urls []string) connect.Web {
@@ -69,9 +66,9 @@ func (f registryFlags) at(urls []string) connect.Web {
 type clickhouseFlags struct {
 	ClickhouseUser     string `group:"Connections" help:"User of ClickHouse; wins over the address's."`
 	ClickhousePassword string `group:"Connections" secret:"" help:"Password; wins over the address's."`
-	ClickhouseCA       string `name:"clickhouse-ca" group:"Connections" type:"path" help:"Who signs ClickHouse's certificate, PEM."`
-	ClickhouseCert     string `group:"Connections" type:"path" help:"Our certificate, PEM, where ClickHouse asks for one."`
-	ClickhouseKey      string `group:"Connections" type:"path" help:"Its key, PEM."`
+	ClickhouseCA       string `name:"clickhouse-ca" group:"Connections" help:"Who signs ClickHouse's certificate, PEM."`
+	ClickhouseCert     string `group:"Connections" help:"Our certificate, PEM, where ClickHouse asks for one."`
+	ClickhouseKey      string `group:"Connections" help:"Its key, PEM."`
 }
 
 func (f clickhouseFlags) at(url string) connect.Web {
@@ -102,23 +99,16 @@ type clusterFlags struct {
 
 func (f clusterFlags) topics() schemas.Topics { return schemas.Topics{Prefix: f.TopicPrefix} }
 
-// connections are those to Kafka and the registry, and what parts adds unless
-// it is nil.
-func (f clusterFlags) connections(log *slog.Logger, parts func(*connect.Config)) (*connect.Connections, error) {
-	cfg := connect.Config{Kafka: f.kafkaFlags.at(f.KafkaBrokers), Registry: f.registryFlags.at(f.RegistryURL), Now: time.Now, Logger: log}
-	if parts != nil {
-		parts(&cfg)
-	}
-	return connect.New(cfg)
+// connect says how Kafka and the registry are reached.
+func (f clusterFlags) connect() connect.Config {
+	return connect.Config{Kafka: f.kafkaFlags.at(f.KafkaBrokers), Registry: f.registryFlags.at(f.RegistryURL), Now: time.Now}
 }
 
 // keyFlags say whose tokens are believed.
 type keyFlags struct {
-	AuthKeys string `type:"path" help:"JWKS file; a key with the member tenant speaks for that tenant alone."`
+	AuthKeys string `help:"JWKS file; a key with the member tenant speaks for that tenant alone."`
 	AuthJWKS string `name:"auth-jwks" help:"Address of a JWKS."`
 }
-
-func (f keyFlags) none() bool { return f.AuthKeys == "" && f.AuthJWKS == "" }
 
 // roleFlags are those every role has.
 type roleFlags struct {
@@ -131,112 +121,21 @@ type roleFlags struct {
 	Check       bool   `help:"Validate, connect, say so, and end: 0 if the role could begin, 1 if not."`
 }
 
-// A deployment is what the roles of one process share: dev runs them all in
-// one.
-type deployment struct {
-	*process.Process
-	flags roleFlags
-	conns *connect.Connections
-
-	follower *control.Follower // see follow
-	schemas  *registry.Client  // see registry
-	keys     *keys.Ring        // see ring
+// config is what a role's process is told by them.
+func (f roleFlags) config(out *output) boot.Config {
+	return boot.Config{
+		Connect: f.connect(), Topics: f.topics(), AuthKeys: f.AuthKeys, AuthJWKS: f.AuthJWKS, AdminListen: f.AdminListen,
+		Node: cmp.Or(f.Node, hostname()), Version: build(), Log: process.Logger(out.stderr, f.LogLevel, f.LogFormat), Now: time.Now,
+	}
 }
 
-// newDeployment checks the flags; it connects to nothing yet.
-func newDeployment(ctx context.Context, f roleFlags, logs io.Writer, parts func(*connect.Config)) (*deployment, error) {
-	f.Node = cmp.Or(f.Node, hostname())
-	log := process.Logger(logs, f.LogLevel, f.LogFormat)
-	conns, err := f.connections(log, parts)
-	if err != nil {
-		return nil, err
+// plan is how a role runs alone, as a process of its own.
+func (f roleFlags) plan(out *output, use connect.Use, wire func(*boot.Host) error) boot.Plan {
+	p := boot.Plan{Use: use, Wire: wire}
+	if f.Check {
+		p.Check = out.stdout
 	}
-	p := &deployment{Process: process.New(ctx, build(), log), flags: f, conns: conns}
-	p.OnHangup("certificates", conns.Reload)
-	return p, nil
-}
-
-// admin opens the admin port, and has operators show a token if others than
-// this machine can reach it.
-func (p *deployment) admin() error {
-	var verify func(string) error
-	if !p.flags.none() {
-		ring, err := p.ring()
-		if err != nil {
-			return err
-		}
-		verify = func(token string) error {
-			claims, err := ring.Verify(token)
-			if err == nil && (claims.Role != schemas.RoleOperator || claims.Tenant != schemas.Everyone) {
-				err = errors.New("role: want operator, and tenant: want *")
-			}
-			return err
-		}
-	}
-	return p.ServeAdmin(p.flags.AdminListen, "--admin-listen", verify)
-}
-
-// A wiring is what a role's subcommand says about it.
-type wiring struct {
-	flags roleFlags
-	use   connect.Use           // what must be reachable and allowed before it begins
-	parts func(*connect.Config) // nil, or adds what it connects to beside Kafka and the registry
-	wire  func(*deployment) error
-}
-
-// alone runs one role as a process of its own: `spillway route`.
-//
-//	flags ─▶ check connections ─▶ wire ─▶ run ─ SIGTERM ─▶ drain ─▶ 0
-//	             └──── a line that names the setting ─────────────▶ 1
-func alone(ctx context.Context, out *output, w wiring) error {
-	p, err := newDeployment(ctx, w.flags, out.stderr, w.parts)
-	if err != nil {
-		return err
-	}
-	if w.flags.Check {
-		err = p.try(out, w.use)
-		p.End(nil)
-		return cmp.Or(err, p.Wait())
-	}
-	if err := p.begin(w); err != nil {
-		p.End(nil)
-		stopped := p.Wait()
-		if ctx.Err() != nil { // SIGTERM came first: nothing had begun that could be left half done
-			return stopped
-		}
-		return err
-	}
-	p.Admin.Started()
-	p.Log.Info("running", "node", p.flags.Node)
-	return p.conns.Explain(p.Wait())
-}
-
-func (p *deployment) begin(w wiring) error {
-	if err := p.admin(); err != nil {
-		return err
-	}
-	if err := p.conns.Check(p.Context(), w.use); err != nil {
-		return err
-	}
-	p.Start("connections", p.conns.Watch(w.use))
-	return p.conns.Explain(w.wire(p))
-}
-
-// try is --check.
-func (p *deployment) try(out *output, use connect.Use) error {
-	use.Exist, use.Later = true, false
-	if !p.flags.none() {
-		if _, err := p.ring(); err != nil {
-			return err
-		}
-	}
-	if err := p.conns.Check(p.Context(), use); err != nil {
-		return err
-	}
-	for _, line := range p.conns.Lines(use) {
-		fmt.Fprintln(out.stdout, line)
-	}
-	return nil
+	return p
 }
 
 func hostname() string {
@@ -247,115 +146,13 @@ func hostname() string {
 	return name
 }
 
-// bootTimeout bounds how long a role waits for its first look at control and
-// registry before it gives up with the reason.
-const bootTimeout = 30 * time.Second
-
-// follow returns the process's one follower of `control`, with a complete
-// snapshot.
-func (p *deployment) follow() (*control.Follower, error) {
-	if p.follower != nil {
-		return p.follower, nil
-	}
-	f, err := control.NewFollower(control.FollowerConfig{
-		Kafka: p.conns.Kafka(), Topics: p.flags.topics(), Logger: p.Log, Registerer: p.Metrics, Now: time.Now,
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.Start("follower", f)
-	ctx, cancel := context.WithTimeout(p.Context(), bootTimeout)
-	defer cancel()
-	if err := f.Wait(ctx); err != nil {
-		return nil, fmt.Errorf("read %s: %w (was `spillway setup` run?)", p.flags.topics().Control(), err)
-	}
-	if f.Partitions() == 0 {
-		return nil, fmt.Errorf("%s says no number of partitions: run `spillway setup` first", p.flags.topics().Control())
-	}
-	p.follower = f
-	return f, nil
-}
-
-// registry returns the process's one registry client, with every schema known
-// if the registry answers.
-func (p *deployment) registry() (*registry.Client, error) {
-	if p.schemas != nil {
-		return p.schemas, nil
-	}
-	c, err := registry.New(registry.Config{
-		URLs: p.flags.RegistryURL, HTTP: p.conns.Registry(), Topic: p.flags.topics().Events(), Logger: p.Log, Registerer: p.Metrics,
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.Admin.Check("registry", c.Ready)
-	p.Run("registry client", func(ctx context.Context) error { <-ctx.Done(); c.Close(); return nil })
-	ctx, cancel := context.WithTimeout(p.Context(), bootTimeout)
-	defer cancel()
-	if err := c.Preload(ctx); err != nil {
-		p.Log.Warn("schemas are not preloaded, they are asked for one by one", "err", err)
-	}
-	p.schemas = c
-	return c, nil
-}
-
-// systemIDs are the registry's ids of Spillway's own records.
-func (p *deployment) systemIDs() (map[string]int32, error) {
-	c, err := p.registry()
-	if err != nil {
-		return nil, err
-	}
-	return registerSystem(p.Context(), c)
-}
-
-// registerSystem registers Spillway's own schemas, which does nothing to those
-// that are there, and returns their ids.
-func registerSystem(ctx context.Context, c *registry.Client) (map[string]int32, error) {
-	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
-	defer cancel()
-	ids := map[string]int32{}
-	for name, text := range allSystemSchemas() {
-		s, err := c.Register(ctx, name, text, compat.FullTransitive)
-		if err != nil {
-			return nil, fmt.Errorf("register %s: %w", name, err)
-		}
-		ids[name] = int32(s.ID)
-	}
-	return ids, nil
-}
-
-func allSystemSchemas() map[string]string {
-	all := schemas.SystemSchemas()
-	maps.Copy(all, schemas.ControlSchemas())
-	return all
-}
-
-// ring returns the process's keys; SIGHUP reads the file again.
-func (p *deployment) ring() (*keys.Ring, error) {
-	if p.keys != nil {
-		return p.keys, nil
-	}
-	f := p.flags.keyFlags
-	if f.none() {
-		return nil, errors.New("whose tokens are good? give --auth-keys or --auth-jwks")
-	}
-	r, err := keys.New(keys.Config{File: f.AuthKeys, URL: f.AuthJWKS, Now: time.Now, Logger: p.Log, Registerer: p.Metrics})
-	if err != nil {
-		return nil, err
-	}
-	p.Start("keys", r)
-	p.OnHangup("keys", r.Reload)
-	p.keys = r
-	return r, nil
-}
-
 type ingestCmd struct {
 	roleFlags
 	Listen string `default:":8080" help:"Where events come in."`
 }
 
 func (c *ingestCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+	return boot.Alone(ctx, c.config(out), c.plan(out, c.use(c.topics()), c.wire))
 }
 
 func (c *ingestCmd) use(t schemas.Topics) connect.Use {
@@ -367,16 +164,16 @@ func (c *ingestCmd) use(t schemas.Topics) connect.Use {
 // wire:  HTTP ─▶ ingest ─▶ events
 //
 //	keys, control, registry ──┘
-func (c *ingestCmd) wire(p *deployment) error {
-	follower, err := p.follow()
+func (c *ingestCmd) wire(p *boot.Host) error {
+	follower, err := p.Follow()
 	if err != nil {
 		return err
 	}
-	reg, err := p.registry()
+	reg, err := p.Registry()
 	if err != nil {
 		return err
 	}
-	ring, err := p.ring()
+	ring, err := p.Keys()
 	if err != nil {
 		return err
 	}
@@ -385,7 +182,7 @@ func (c *ingestCmd) wire(p *deployment) error {
 		return err
 	}
 	r, err := ingest.New(ingest.Config{
-		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Listener: l,
+		Kafka: p.Conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Listener: l,
 		Tokens: ring, Policies: follower, Schemas: reg,
 		Now: time.Now, Random: rand.Reader, Logger: p.Log, Registerer: p.Metrics,
 	})
@@ -409,7 +206,7 @@ type fanoutCmd struct {
 }
 
 func (c *fanoutCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+	return boot.Alone(ctx, c.config(out), c.plan(out, c.use(c.topics()), c.wire))
 }
 
 func (c *fanoutCmd) use(t schemas.Topics) connect.Use {
@@ -423,16 +220,16 @@ func (c *fanoutCmd) use(t schemas.Topics) connect.Use {
 //
 //	                          ├─▶ ingest (publishes)
 //	keys, control ────────────┴─▶ audit (receipts)
-func (c *fanoutCmd) wire(p *deployment) error {
-	follower, err := p.follow()
+func (c *fanoutCmd) wire(p *boot.Host) error {
+	follower, err := p.Follow()
 	if err != nil {
 		return err
 	}
-	ids, err := p.systemIDs()
+	ids, err := p.SystemIDs()
 	if err != nil {
 		return err
 	}
-	ring, err := p.ring()
+	ring, err := p.Keys()
 	if err != nil {
 		return err
 	}
@@ -441,7 +238,7 @@ func (c *fanoutCmd) wire(p *deployment) error {
 		return err
 	}
 	r, err := fanout.New(fanout.Config{
-		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Region: c.Region, Node: p.flags.Node, SchemaIDs: ids,
+		Kafka: p.Conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Region: c.Region, Node: p.Node, SchemaIDs: ids,
 		Listener: l, Auth: ring, Tenants: follower, Logger: p.Log, Registerer: p.Metrics, Now: time.Now,
 		IngestURL: c.IngestURL, Advertise: c.Advertise, Origins: c.Origins,
 		TailBytes: c.TailBytes, MaxConnections: c.MaxConnections, DrainTimeout: c.DrainTimeout,
@@ -461,7 +258,7 @@ type routeCmd struct {
 }
 
 func (c *routeCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+	return boot.Alone(ctx, c.config(out), c.plan(out, c.use(c.topics()), c.wire))
 }
 
 func (c *routeCmd) use(t schemas.Topics) connect.Use {
@@ -479,26 +276,26 @@ func (c *routeCmd) use(t schemas.Topics) connect.Use {
 // wire:  events ═▶ route ═▶ fanout.<region>, overflow, work, retry.16s, dead, audit
 //
 //	control, registry ─┘
-func (c *routeCmd) wire(p *deployment) error {
-	follower, err := p.follow()
+func (c *routeCmd) wire(p *boot.Host) error {
+	follower, err := p.Follow()
 	if err != nil {
 		return err
 	}
-	reg, err := p.registry()
+	reg, err := p.Registry()
 	if err != nil {
 		return err
 	}
-	ids, err := p.systemIDs()
+	ids, err := p.SystemIDs()
 	if err != nil {
 		return err
 	}
-	if err := p.mayFanOut(follower); err != nil {
+	if err := p.MayFanOut(follower); err != nil {
 		return err
 	}
 	r, err := route.New(route.Config{
-		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), SchemaIDs: ids,
+		Kafka: p.Conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), SchemaIDs: ids,
 		Tenants: follower, Secrets: follower, Schemas: reg,
-		Node: p.flags.Node, Ordinal: c.Ordinal, Sessions: c.Sessions, MaxKeys: c.MaxKeys,
+		Node: p.Node, Ordinal: c.Ordinal, Sessions: c.Sessions, MaxKeys: c.MaxKeys,
 		Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
@@ -508,24 +305,10 @@ func (c *routeCmd) wire(p *deployment) error {
 	return nil
 }
 
-// mayFanOut checks what is known only once control has been read: to which
-// regions events go.
-func (p *deployment) mayFanOut(follower *control.Follower) error {
-	policy, ok := follower.Policy(schemas.Everyone)
-	if !ok {
-		return nil
-	}
-	var needs []connect.Need
-	for _, region := range policy.Regions {
-		needs = append(needs, connect.Topic(p.flags.topics().Fanout(region), connect.Write))
-	}
-	return p.conns.Check(p.Context(), connect.Use{Kafka: true, Needs: needs})
-}
-
 type delayCmd struct{ roleFlags }
 
 func (c *delayCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+	return boot.Alone(ctx, c.config(out), c.plan(out, c.use(c.topics()), c.wire))
 }
 
 func (c *delayCmd) use(t schemas.Topics) connect.Use {
@@ -542,14 +325,14 @@ func (c *delayCmd) use(t schemas.Topics) connect.Use {
 // wire:  overflow, retry.* ═▶ delay ─▶ events, work
 //
 //	control ──────────────────┘
-func (c *delayCmd) wire(p *deployment) error {
-	follower, err := p.follow()
+func (c *delayCmd) wire(p *boot.Host) error {
+	follower, err := p.Follow()
 	if err != nil {
 		return err
 	}
 	r, err := delay.New(delay.Config{
-		Kafka: p.conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Secrets: follower,
-		Node: p.flags.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
+		Kafka: p.Conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), Secrets: follower,
+		Node: p.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
@@ -565,7 +348,7 @@ type tableFlags struct {
 	clickhouseFlags
 }
 
-func (f tableFlags) add(cfg *connect.Config) { cfg.ClickHouse = f.clickhouseFlags.at(f.ClickhouseURL) }
+func (f tableFlags) clickhouse() connect.Web { return f.clickhouseFlags.at(f.ClickhouseURL) }
 
 // server is ClickHouse as the sink meets it.
 func server(conns *connect.Connections, url, database string) (audit.Server, error) {
@@ -581,7 +364,9 @@ type auditCmd struct {
 }
 
 func (c *auditCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), parts: c.add, wire: c.wire})
+	cfg := c.config(out)
+	cfg.Connect.ClickHouse = c.clickhouse()
+	return boot.Alone(ctx, cfg, c.plan(out, c.use(c.topics()), c.wire))
 }
 
 func (c *auditCmd) use(t schemas.Topics) connect.Use {
@@ -594,24 +379,24 @@ func (c *auditCmd) use(t schemas.Topics) connect.Use {
 // wire:  events, audit, dead ═▶ audit ─▶ ClickHouse
 //
 //	control, registry, keys ────┘  ▲ GET /v1/events
-func (c *auditCmd) wire(p *deployment) error {
-	follower, err := p.follow()
+func (c *auditCmd) wire(p *boot.Host) error {
+	follower, err := p.Follow()
 	if err != nil {
 		return err
 	}
-	reg, err := p.registry()
+	reg, err := p.Registry()
 	if err != nil {
 		return err
 	}
-	ids, err := p.systemIDs()
+	ids, err := p.SystemIDs()
 	if err != nil {
 		return err
 	}
-	ring, err := p.ring()
+	ring, err := p.Keys()
 	if err != nil {
 		return err
 	}
-	at, err := server(p.conns, c.ClickhouseURL, c.ClickhouseDatabase)
+	at, err := server(p.Conns, c.ClickhouseURL, c.ClickhouseDatabase)
 	if err != nil {
 		return err
 	}
@@ -620,10 +405,10 @@ func (c *auditCmd) wire(p *deployment) error {
 		return err
 	}
 	r, err := audit.New(audit.Config{
-		Kafka: p.conns.Kafka(), Topics: c.topics(), Server: at, Migrate: c.Migrate, SchemaIDs: ids,
+		Kafka: p.Conns.Kafka(), Topics: c.topics(), Server: at, Migrate: c.Migrate, SchemaIDs: ids,
 		Secrets: follower, Tenants: follower, Schemas: route.Known(reg), Resolve: resolve(reg),
 		Listener: l, Tokens: ring,
-		Node: p.flags.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
+		Node: p.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
@@ -649,7 +434,7 @@ type controlCmd struct {
 }
 
 func (c *controlCmd) Run(ctx context.Context, out *output) error {
-	return alone(ctx, out, wiring{flags: c.roleFlags, use: c.use(c.topics()), wire: c.wire})
+	return boot.Alone(ctx, c.config(out), c.plan(out, c.use(c.topics()), c.wire))
 }
 
 func (c *controlCmd) use(t schemas.Topics) connect.Use {
@@ -661,14 +446,14 @@ func (c *controlCmd) use(t schemas.Topics) connect.Use {
 // wire:  PUT /v1/tenants ─▶ control ═▶ control (the topic)
 //
 //	keys, registry ────────────┘
-func (c *controlCmd) wire(p *deployment) error {
-	ids, err := p.systemIDs()
+func (c *controlCmd) wire(p *boot.Host) error {
+	ids, err := p.SystemIDs()
 	if err != nil {
 		return err
 	}
 	var verifier control.Verifier
-	if !p.flags.none() {
-		ring, err := p.ring()
+	if p.Authenticates() {
+		ring, err := p.Keys()
 		if err != nil {
 			return err
 		}
@@ -683,8 +468,8 @@ func (c *controlCmd) wire(p *deployment) error {
 		return fmt.Errorf("--listen %s: others can reach this address, so operators must show a token there: give --auth-keys or --auth-jwks", c.Listen)
 	}
 	r, err := control.New(control.Config{
-		Kafka: p.conns.Kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions, Open: c.Open,
-		Listener: l, Keys: verifier, Node: p.flags.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
+		Kafka: p.Conns.Kafka(), Topics: c.topics(), SchemaIDs: ids, Partitions: c.Partitions, Regions: c.Regions, Open: c.Open,
+		Listener: l, Keys: verifier, Node: p.Node, Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
 	if err != nil {
 		return err
@@ -717,16 +502,22 @@ func (c *devCmd) Run(ctx context.Context, out *output) error {
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return err
 	}
-	at := placesOf(ports, c.Clickhouse)
-	f := roleFlags{
-		clusterFlags: clusterFlags{KafkaBrokers: []string{at.Kafka}, TopicPrefix: schemas.DefaultPrefix, RegistryURL: []string{at.Registry}},
-		AdminListen:  dev.Address(ports.Admin), Node: "dev", LogLevel: c.LogLevel,
-	}
-	p, err := newDeployment(ctx, f, out.stderr, func(cfg *connect.Config) { cfg.ClickHouse.URLs = []string{at.ClickHouse} })
+	keyFile, err := devKeys(c.Data)
 	if err != nil {
 		return err
 	}
-	if err := p.admin(); err != nil {
+	at := dev.PlacesOf(ports, c.Clickhouse)
+	f := roleFlags{
+		clusterFlags: clusterFlags{KafkaBrokers: []string{at.Kafka}, TopicPrefix: schemas.DefaultPrefix, RegistryURL: []string{at.Registry}},
+		keyFlags:     keyFlags{AuthKeys: keyFile}, AdminListen: dev.Address(ports.Admin), Node: "dev", LogLevel: c.LogLevel,
+	}
+	cfg := f.config(out)
+	cfg.Connect.ClickHouse.URLs = []string{at.ClickHouse}
+	p, err := boot.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := p.ServeAdmin(); err != nil {
 		p.End(nil)
 		return errors.Join(err, p.Wait())
 	}
@@ -738,7 +529,14 @@ func (c *devCmd) Run(ctx context.Context, out *output) error {
 		return errors.Join(err, p.Wait())
 	}
 	p.Run("embedded stack", stack.Watch)
-	err = c.run(p, stack, at, out, began)
+	err = c.run(p, f, at, out)
+	if err == nil {
+		err = c.screen(stack, at, out, time.Since(began))
+	}
+	if err == nil {
+		stack.Tell(p.Context(), out.stdout)
+		<-p.Context().Done()
+	}
 	p.End(err)
 	return errors.Join(err, p.Wait(), stack.Close())
 }
@@ -758,17 +556,13 @@ func (c *devCmd) engine() []string {
 	return []string{self, "dev-engine"}
 }
 
-func (c *devCmd) run(p *deployment, stack *dev.Stack, at places, out *output, began time.Time) error {
-	keyFile, err := devKeys(c.Data)
-	if err != nil {
-		return err
-	}
+// run returns when everything runs.
+func (c *devCmd) run(p *boot.Host, f roleFlags, at dev.Places, out *output) error {
 	if err := c.prepare(p, at); err != nil {
 		return err
 	}
 	if c.Roles {
-		p.flags.AuthKeys = keyFile
-		if err := c.roles(p, at); err != nil {
+		if err := c.roles(p, f, at); err != nil {
 			return err
 		}
 		if err := c.seed(p.Context(), at); err != nil {
@@ -776,19 +570,7 @@ func (c *devCmd) run(p *deployment, stack *dev.Stack, at places, out *output, be
 		}
 	}
 	p.Admin.Started()
-	text, err := json.MarshalIndent(at, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(c.Data, placesFile), text, 0o600); err != nil {
-		return err
-	}
-	if err := c.screen(stack, at, out, began); err != nil {
-		return err
-	}
-	c.watchEngine(p.Context(), stack, out)
-	<-p.Context().Done()
-	return nil
+	return at.Write(c.Data)
 }
 
 // devKeys makes the key that signs dev's tokens, at the first start.
@@ -805,12 +587,12 @@ func devKeys(data string) (string, error) {
 }
 
 // prepare does what `spillway setup` does, and registers the sample schemas.
-func (c *devCmd) prepare(p *deployment, at places) error {
-	reg, err := p.registry()
+func (c *devCmd) prepare(p *boot.Host, at dev.Places) error {
+	reg, err := p.Registry()
 	if err != nil {
 		return err
 	}
-	ids, err := p.systemIDs()
+	ids, err := p.SystemIDs()
 	if err != nil {
 		return err
 	}
@@ -820,7 +602,7 @@ func (c *devCmd) prepare(p *deployment, at places) error {
 		}
 	}
 	report, err := control.Setup(p.Context(), control.SetupConfig{
-		Kafka: p.conns.Kafka(), Topics: p.flags.topics(), SchemaIDs: ids, Partitions: schemas.DefaultPartitions, Regions: []string{c.Region},
+		Kafka: p.Conns.Kafka(), Topics: p.Topics, SchemaIDs: ids, Partitions: schemas.DefaultPartitions, Regions: []string{c.Region},
 		Replication: 1, MinISR: 1, CompactControl: false, Open: true, Logger: p.Log, Now: time.Now,
 	})
 	if err != nil {
@@ -833,18 +615,18 @@ func (c *devCmd) prepare(p *deployment, at places) error {
 }
 
 // roles starts every role as its own subcommand would, with dev's addresses.
-func (c *devCmd) roles(p *deployment, at places) error {
+func (c *devCmd) roles(p *boot.Host, f roleFlags, at dev.Places) error {
 	ch := tableFlags{ClickhouseURL: at.ClickHouse, ClickhouseDatabase: audit.DefaultDatabase}
-	for _, wire := range []func(*deployment) error{
-		(&controlCmd{roleFlags: p.flags, Listen: hostPort(at.Control), Regions: []string{c.Region}, Open: true}).wire,
-		(&auditCmd{roleFlags: p.flags, tableFlags: ch, Listen: hostPort(at.Audit), Migrate: true}).wire,
+	for _, wire := range []func(*boot.Host) error{
+		(&controlCmd{roleFlags: f, Listen: dev.HostPort(at.Control), Regions: []string{c.Region}, Open: true}).wire,
+		(&auditCmd{roleFlags: f, tableFlags: ch, Listen: dev.HostPort(at.Audit), Migrate: true}).wire,
 		(&fanoutCmd{
-			roleFlags: p.flags, Listen: hostPort(at.Fanout), Region: c.Region, IngestURL: at.Ingest,
+			roleFlags: f, Listen: dev.HostPort(at.Fanout), Region: c.Region, IngestURL: at.Ingest,
 			MaxConnections: 5000, TailBytes: 64 << 20, DrainTimeout: devDrain,
 		}).wire,
-		(&delayCmd{roleFlags: p.flags}).wire,
-		(&routeCmd{roleFlags: p.flags, Sessions: 2, MaxKeys: devMaxKeys}).wire,
-		(&ingestCmd{roleFlags: p.flags, Listen: hostPort(at.Ingest)}).wire, // last: what comes in can go through; stopped first
+		(&delayCmd{roleFlags: f}).wire,
+		(&routeCmd{roleFlags: f, Sessions: 2, MaxKeys: devMaxKeys}).wire,
+		(&ingestCmd{roleFlags: f, Listen: dev.HostPort(at.Ingest)}).wire, // last: what comes in can go through; stopped first
 	} {
 		if err := wire(p); err != nil {
 			return err
@@ -860,7 +642,7 @@ const (
 
 // seed writes the demo tenants that are not there: somebody may have changed
 // them since.
-func (c *devCmd) seed(ctx context.Context, at places) error {
+func (c *devCmd) seed(ctx context.Context, at dev.Places) error {
 	api, err := controlFlags{whereFlags: whereFlags{Data: c.Data}, ControlURL: at.Control}.api()
 	if err != nil {
 		return err
@@ -892,7 +674,7 @@ func (c *devCmd) seed(ctx context.Context, at places) error {
 }
 
 // screen prints what a newcomer needs.
-func (c *devCmd) screen(stack *dev.Stack, at places, out *output, began time.Time) error {
+func (c *devCmd) screen(stack *dev.Stack, at dev.Places, out *output, took time.Duration) error {
 	w := whereFlags{Data: c.Data}
 	ring, err := w.ring()
 	if err != nil {
@@ -915,56 +697,14 @@ func (c *devCmd) screen(stack *dev.Stack, at places, out *output, began time.Tim
 		where = " --data " + c.Data
 	}
 	return dev.Screen{
-		Version: version, Data: c.Data, ClickHouse: clickhouse, Token: token, Took: time.Since(began),
-		Places: [][2]string{
-			{"Kafka", at.Kafka}, {"registry", at.Registry}, {"ingest", at.Ingest + "/v1/events"}, {"fan-out", at.Fanout + "/v1/ws"},
-			{"audit", at.Audit}, {"control", at.Control}, {"ClickHouse", at.ClickHouse}, {"admin", at.Admin + "/metrics"},
-		},
+		Version: version, Data: c.Data, ClickHouse: clickhouse, Token: token, Took: took,
+		Places: at.Rows(),
 		Commands: []string{
 			self + "pub acme chat.1 '{\"text\":\"hello\"}'" + where,
 			self + "sub acme 'chat.*' --from begin --count 1" + where,
 			"curl -sS -d '{\"text\":\"over HTTP\"}' -H 'Authorization: Bearer " + token + "' '" + at.Ingest + "/v1/events?type=demo.Message&subject=chat.1'",
 		},
 	}.Write(out.stdout)
-}
-
-// watchEngine tells how far the embedded ClickHouse is, every other second at
-// most.
-func (c *devCmd) watchEngine(ctx context.Context, stack *dev.Stack, out *output) {
-	if stack.Engine == nil {
-		return
-	}
-	ticker := time.NewTicker(2 * time.Second)
-	defer ticker.Stop()
-	for last := ""; ; {
-		state, _ := stack.Engine.State()
-		if text := state.String(); text != last {
-			fmt.Fprintln(out.stdout, "ClickHouse:", text)
-			last = text
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// usualPlaces are the addresses of a dev on its usual ports.
-func usualPlaces() places { return placesOf(dev.DefaultPorts(), "") }
-
-func placesOf(p dev.Ports, clickhouse string) places {
-	web := func(port int) string { return "http://" + dev.Address(port) }
-	return places{
-		Kafka: dev.Address(p.Kafka), Registry: web(p.Registry), ClickHouse: cmp.Or(clickhouse, web(p.ClickHouse)), Ingest: web(p.Ingest),
-		Fanout: "ws://" + dev.Address(p.Fanout), Audit: web(p.Audit), Control: web(p.Control), Admin: web(p.Admin),
-	}
-}
-
-// hostPort is an address without its scheme.
-func hostPort(address string) string {
-	_, rest, _ := strings.Cut(address, "://")
-	return rest
 }
 
 // defaultData is where dev keeps its data unless told otherwise.

@@ -202,7 +202,7 @@ func (e *edges) testRefused(t *testing.T) {
 		{"SASL where there is none", mutual, []string{"SPILLWAY_KAFKA_SASL=plain", "SPILLWAY_KAFKA_USER=spillway", "SPILLWAY_KAFKA_PASSWORD=x"}, all, []string{"--kafka-sasl: "}},
 		{"plaintext client on a TLS port", good, []string{"SPILLWAY_KAFKA_TLS=false", "SPILLWAY_KAFKA_CA="}, all, []string{"--kafka-tls: "}},
 		{"unknown CA", good, []string{"SPILLWAY_KAFKA_CA=" + other.file("ca.pem")}, all, []string{"--kafka-ca: ", other.file("ca.pem")}},
-		{"system's CAs", good, []string{"SPILLWAY_KAFKA_CA="}, all, []string{"--kafka-ca: "}},
+		{"system's CAs", good, []string{"SPILLWAY_KAFKA_CA="}, all, []string{"--kafka-ca: ", "signed by none whom this system trusts"}},
 		{"expired certificate of Kafka", mutual, []string{"SPILLWAY_KAFKA_BROKERS=" + e.kafka["EXPIRED"]}, all, []string{"--kafka-brokers: ", `"kafka.test"`, "expired at 20"}},
 		{"expired certificate of ours", mutual, []string{"SPILLWAY_KAFKA_CERT=" + late, "SPILLWAY_KAFKA_KEY=" + late}, all, []string{"--kafka-cert: ", `"spillway"`, "expired at 20"}},
 		{"certificate of another CA", mutual, []string{"SPILLWAY_KAFKA_CERT=" + foreign, "SPILLWAY_KAFKA_KEY=" + foreign}, all, []string{"--kafka-cert: "}},
@@ -211,9 +211,9 @@ func (e *edges) testRefused(t *testing.T) {
 		{"missing ACL of a group", e.env(t, "plain"), []string{"SPILLWAY_KAFKA_USER=" + limited}, []string{"delay", "route", "audit"}, []string{"on group spillway."}},
 		{"missing ACL of a transactional id", e.env(t, "plain"), []string{"SPILLWAY_KAFKA_USER=" + limited}, []string{"control", "route"}, []string{"on transactional id spillway."}},
 		{"wrong password of the registry", good, []string{"SPILLWAY_REGISTRY_PASSWORD_FILE=", "SPILLWAY_REGISTRY_PASSWORD=guess"}, registry, []string{"--registry-user/--registry-password: ", "401"}},
-		{"unknown CA of the registry", good, []string{"SPILLWAY_REGISTRY_CA="}, registry, []string{"--registry-ca: "}},
+		{"unknown CA of the registry", good, []string{"SPILLWAY_REGISTRY_CA="}, registry, []string{"--registry-ca: ", "signed by none whom this system trusts"}},
 		{"wrong password of ClickHouse", good, []string{"SPILLWAY_CLICKHOUSE_PASSWORD_FILE=", "SPILLWAY_CLICKHOUSE_PASSWORD=guess"}, []string{"audit"}, []string{"--clickhouse-user/--clickhouse-password: "}},
-		{"unknown CA of ClickHouse", good, []string{"SPILLWAY_CLICKHOUSE_CA="}, []string{"audit"}, []string{"--clickhouse-ca: "}},
+		{"unknown CA of ClickHouse", good, []string{"SPILLWAY_CLICKHOUSE_CA="}, []string{"audit"}, []string{"--clickhouse-ca: ", "signed by none whom this system trusts"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var done sync.WaitGroup
