@@ -14,7 +14,6 @@ func (d *Delay) poll(ctx context.Context) {
 	pollCtx, cancel := context.WithTimeout(ctx, max(time.Millisecond, d.untilDue()))
 	fetches := d.consumer.PollRecords(pollCtx, pollRecords)
 	cancel()
-	fetches.EachError(func(topic string, n int32, err error) { d.fetchError(ctx, partition{topic, n}, err) })
 	d.mu.Lock()
 	fetches.EachTopic(func(t kgo.FetchTopic) {
 		d.topicIDs[t.Topic] = t.TopicID
@@ -22,6 +21,9 @@ func (d *Delay) poll(ctx context.Context) {
 			d.look(partition{t.Topic, p.Partition}, p)
 		}
 	})
+	d.mu.Unlock()
+	fetches.EachError(func(topic string, n int32, err error) { d.fetchError(ctx, partition{topic, n}, err) })
+	d.mu.Lock()
 	pause, resume := d.pace(d.cfg.Now())
 	d.mu.Unlock()
 	if len(pause) > 0 {

@@ -36,11 +36,12 @@ type Config struct {
 
 // Bounds and times.
 const (
-	pollRecords = 2000            // of one poll
-	maxPoll     = time.Second     // how long a poll waits when nothing is due earlier
-	commitEvery = time.Second     // of finished prefixes
-	notReady    = time.Minute     // without progress while something is due: Ready says so
-	giveUp      = 5 * time.Minute // then Run ends, for a restart is the cure
+	pollRecords   = 2000                      // of one poll
+	maxBatchBytes = 2 * schemas.MaxRouteBatch // of a batch, decompressed: route writes none that has more than half of it
+	maxPoll       = time.Second               // how long a poll waits when nothing is due earlier
+	commitEvery   = time.Second               // of finished prefixes
+	notReady      = time.Minute               // without progress while something is due: Ready says so
+	giveUp        = 5 * time.Minute           // then Run ends, for a restart is the cure
 
 	// maxRelease is how many records one cycle gives back at most, so that
 	// reading ahead and committing get their turn.

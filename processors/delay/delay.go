@@ -143,7 +143,8 @@ func (d *Delay) stuck() error {
 func readOptions(opts []kgo.Opt) []kgo.Opt {
 	return append(opts[:len(opts):len(opts)],
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
-		kgo.FetchMaxBytes(schemas.MaxRouteBatch), kgo.FetchMaxWait(500*time.Millisecond), kgo.BrokerMaxReadBytes(100<<20))
+		kgo.FetchMaxBytes(schemas.MaxRouteBatch), kgo.FetchMaxWait(500*time.Millisecond), kgo.BrokerMaxReadBytes(100<<20),
+		kgo.MaxDecompressBatchBytes(maxBatchBytes))
 }
 
 // Run gives back what is due until ctx ends, then finishes what is in flight

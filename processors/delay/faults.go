@@ -12,7 +12,7 @@ import (
 )
 
 // A fault is an error that comes again and again. There are at most two for
-// each partition, and one for the group.
+// each partition, and two for the group.
 type fault struct {
 	err         error
 	since, last time.Time
@@ -27,6 +27,7 @@ type faultAt struct {
 const (
 	readingAhead = "reading ahead"
 	readingAgain = "reading a payload again"
+	committing   = "committing"
 )
 
 // fault notes an error. It is logged when it is new, and forgotten when it was
@@ -37,7 +38,7 @@ func (d *Delay) fault(at faultAt, err error) {
 	if f == nil || now.Sub(f.last) > faultStale {
 		f = &fault{since: now}
 		d.faults[at] = f
-		d.cfg.Logger.Warn("a partition cannot be read; it is tried again", "topic", at.tp.topic, "partition", at.tp.number, "step", at.what, "err", err)
+		d.cfg.Logger.Warn("a step fails and is tried again", "topic", at.tp.topic, "partition", at.tp.number, "step", at.what, "err", err)
 	}
 	f.err, f.last = err, now
 }
@@ -65,9 +66,12 @@ func (d *Delay) fetchError(ctx context.Context, tp partition, err error) {
 		if err = d.outOfRange(ctx, tp, err); err == nil {
 			return
 		}
+	case errors.As(err, &tooLarge):
+		d.skipBatch(ctx, tp, tooLarge)
+		return
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kerr.FencedInstanceID), // another process has our name
-		errors.Is(err, kerr.UnknownTopicID),               // the topic was made anew: this client reads it no more
-		errors.As(err, &lossy), errors.As(err, &tooLarge): // the client stands, or goes on elsewhere than we think
+		errors.Is(err, kerr.UnknownTopicID), // the topic was made anew: this client reads it no more
+		errors.As(err, &lossy):              // the client goes on elsewhere than we think
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.fatal == nil {
@@ -81,6 +85,28 @@ func (d *Delay) fetchError(ctx context.Context, tp partition, err error) {
 	if w := d.owned[tp]; w != nil {
 		w.retryAt = d.cfg.Now().Add(faultRetry)
 	}
+}
+
+// skipBatch makes a batch that decompresses to more than the bound a dead
+// letter without payload, and goes on behind it. It is committed when Kafka
+// holds the letter.
+func (d *Delay) skipBatch(ctx context.Context, tp partition, b *kgo.ErrDecompressTooLarge) {
+	d.mu.Lock()
+	w := d.owned[tp]
+	if w == nil || b.NextOffset <= w.Next() {
+		d.mu.Unlock()
+		return
+	}
+	r := release{w: w, offset: max(b.Offset, w.Next())}
+	w.AddTaken(r.offset)
+	w.Skip(b.NextOffset - 1)
+	d.inFlight++
+	g := d.give.undecodable(tp, d.topicIDs[tp.topic], r.offset, b.NextOffset, d.cfg.Now())
+	d.mu.Unlock()
+	d.cfg.Logger.Error("a batch decompresses to more than the bound and is skipped", "topic", tp.topic, "partition", tp.number,
+		"offset", r.offset, "next", b.NextOffset)
+	d.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{tp.topic: {tp.number: {Epoch: b.Epoch, Offset: b.NextOffset}}})
+	d.producer.Produce(context.WithoutCancel(ctx), g.record, func(_ *kgo.Record, err error) { d.answered(r, g, err) })
 }
 
 // outOfRange goes on at the log's start if retention has passed where we read.

@@ -271,7 +271,7 @@ func TestAPartitionWithoutOffsetIsReported(t *testing.T) {
 
 func TestErrorsThatNoRetryHelpsEndRun(t *testing.T) {
 	for _, err := range []error{
-		kgo.ErrClientClosed, &kgo.ErrGroupSession{Err: kerr.FencedInstanceID}, kerr.UnknownTopicID, &kgo.ErrDataLoss{}, &kgo.ErrDecompressTooLarge{},
+		kgo.ErrClientClosed, &kgo.ErrGroupSession{Err: kerr.FencedInstanceID}, kerr.UnknownTopicID, &kgo.ErrDataLoss{},
 	} {
 		s := newStill(t)
 		if s.fetchError(t.Context(), s.w.tp, err); !errors.Is(s.stuck(), err) {

@@ -115,7 +115,8 @@ func (d *Delay) drop(gone map[string][]int32) {
 }
 
 // commit commits the finished prefixes. What cannot be committed is read
-// again, and its return dropped by route.
+// again after a restart, and its return dropped by route. If it never works,
+// the fault ends Run.
 func (d *Delay) commit(ctx context.Context) {
 	d.commitMu.Lock()
 	defer d.commitMu.Unlock()
@@ -137,9 +138,15 @@ func (d *Delay) commitLocked(ctx context.Context) {
 			failed = d.committed(offsets, resp)
 		}
 	})
-	if failed != nil {
-		d.cfg.Logger.Warn("commit offsets", "err", failed)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := faultAt{what: committing}
+	if failed == nil {
+		delete(d.faults, at)
+		return
 	}
+	d.m.commitFailures.Inc()
+	d.fault(at, failed)
 }
 
 func (d *Delay) committable() map[string]map[int32]kgo.EpochOffset {

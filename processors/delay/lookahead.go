@@ -59,6 +59,12 @@ func (l *Lookahead) Add(due, offset int64) {
 	l.next = offset + 1
 }
 
+// AddTaken notes a record that is being given back already.
+func (l *Lookahead) AddTaken(offset int64) {
+	l.records = append(l.records, record{taken, offset})
+	l.next = offset + 1
+}
+
 // Skip notes that there is nothing to give back up to offset, beyond what was
 // added.
 func (l *Lookahead) Skip(offset int64) { l.next = max(l.next, offset+1) }

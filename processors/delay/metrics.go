@@ -12,6 +12,8 @@ type metrics struct {
 	payloads prometheus.Gauge
 	paused   *prometheus.GaugeVec
 	reread   prometheus.Counter
+
+	commitFailures prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -34,10 +36,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		payloads: prometheus.NewGauge(gauge("payload_bytes", "Payloads kept in memory.")),
 		paused: prometheus.NewGaugeVec(gauge("paused_partitions",
 			"Partitions that are read no further now, by why: waiting (MaxRecords wait), pinned (one record holds back what is committed), error."), []string{"reason"}),
-		reread: prometheus.NewCounter(counter("reread_records_total", "Records whose payload was read a second time.")),
+		commitFailures: prometheus.NewCounter(counter("commit_failures_total", "Commits of offsets that Kafka did not take; they are tried again.")),
+		reread:         prometheus.NewCounter(counter("reread_records_total", "Records whose payload was read a second time.")),
 	}
 	if reg != nil {
-		reg.MustRegister(m.released, m.dead, m.lost, m.gaps, m.lateness, m.waiting, m.payloads, m.paused, m.reread)
+		reg.MustRegister(m.released, m.dead, m.lost, m.gaps, m.lateness, m.waiting, m.payloads, m.paused, m.reread, m.commitFailures)
 	}
 	return m
 }
