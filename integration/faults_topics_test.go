@@ -236,3 +236,117 @@ func (d *deployment) control(t *testing.T) string {
 	d.role(t, "control", "--listen", local(ports[0]), "--open")
 	return web(ports[0])
 }
+
+// TestTopicsMadeAnew deletes topics and has setup create them again while
+// roles run: each says so, decides nothing wrong, and what was accepted after
+// that arrives.
+func TestTopicsMadeAnew(t *testing.T) { onBroker(t, "anew.", testTopicsMadeAnew) }
+
+func testTopicsMadeAnew(t *testing.T, d *deployment) {
+	d.mustSetup(t)
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ingest := d.role(t, "ingest", "--listen", local(ports[0]))
+	delay, route := d.role(t, "delay"), d.role(t, "route")
+	token := strings.TrimSpace(d.run(t, "", "token", "acme", "--role", "producer"))
+	here := &sending{s: &site{stack: elsewhere{d.stack, web(ports[0])}}}
+	accept := func(id string) { // until it is acknowledged
+		eventually(t, id+" is accepted", func() bool { _, err := here.post("anew", id, token); return err == nil },
+			func() string { _, err := here.post("anew", id, token); return fmt.Sprint(err) })
+	}
+	arrives := func(id string) {
+		eventually(t, id+" is let through", func() bool {
+			return d.count(t, "anew.fanout.local", func(r *kgo.Record) bool { return strings.Contains(string(r.Value), `"id":"`+id+`"`) }) == 1
+		}, func() string { return tail(route.out.String()) })
+	}
+	says := func(p *proc, why ...string) {
+		text := ""
+		eventually(t, p.name+" is not ready", func() (ok bool) {
+			var code int
+			code, text = askReady(t, p)
+			ok = code == http.StatusServiceUnavailable
+			for _, w := range why {
+				ok = ok && strings.Contains(text, w)
+			}
+			return ok
+		}, func() string { return text })
+		t.Logf("%s: %s", p.name, text)
+	}
+	well := func(p *proc) {
+		text := ""
+		eventually(t, p.name+" is ready", func() (ok bool) {
+			var code int
+			code, text = askReady(t, p)
+			return code == http.StatusOK
+		}, func() string { return text })
+	}
+	accept("first")
+	arrives("first")
+
+	// What route writes to goes away: nothing is committed, and nothing is lost.
+	d.remake(t, "fanout.local", func() {
+		accept("meanwhile")
+		says(route, "anew.fanout.local")
+	})
+	arrives("meanwhile")
+	well(route)
+
+	// The log itself: ingest takes nothing and then goes on; route refuses the
+	// other log until it is started anew.
+	d.remake(t, "events", func() { says(ingest, "anew.events") })
+	accept("of the new log")
+	well(ingest)
+	says(route, "anew.events was deleted and made anew")
+	if !strings.Contains(route.out.String(), "a partition is refused") {
+		t.Errorf("route's log does not say so:\n%s", tail(route.out.String()))
+	}
+	if _, text := get(t, web(route.admin)+"/metrics"); !strings.Contains(text, `spillway_route_refused_partitions{reason="recreated",session="0"} 6`) {
+		t.Error("the metric does not say so")
+	}
+	restart(t, d, route)
+	arrives("of the new log")
+
+	// What delay reads: it ends with the reason, and a restart reads the new one.
+	d.remake(t, "overflow", func() {})
+	ended := make(chan error, 1)
+	go func() { ended <- delay.cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(delay.out.String(), "anew.overflow") {
+			t.Errorf("delay ended with %v:\n%s", err, tail(delay.out.String()))
+		}
+	case <-time.After(time.Minute):
+		t.Errorf("delay does not end:\n%s", tail(delay.out.String()))
+	}
+	if err := newRoleSet(d.data, d.at(), nil).start(delay); err != nil {
+		t.Error(err)
+	}
+
+	// Tenants and secrets: all keep what they know and say so.
+	d.remake(t, "control", func() {})
+	says(ingest, "control")
+	says(route, "control")
+}
+
+// restart kills a role and starts it again.
+func restart(t *testing.T, d *deployment, p *proc) {
+	t.Helper()
+	roles := newRoleSet(d.data, d.at(), nil)
+	if err := errors.Join(roles.kill(p), roles.start(p)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// elsewhere is a stack whose ingest is another one.
+type elsewhere struct {
+	stack
+	ingest string
+}
+
+func (e elsewhere) at() places {
+	p := e.stack.at()
+	p.Ingest = e.ingest
+	return p
+}

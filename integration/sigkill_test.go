@@ -75,6 +75,13 @@ func (s *site) compareRecords(t *testing.T, ledger, outages string) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", checker, "./audit_records").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	t.Cleanup(func() {
+		if c, ok := s.stack.(*containersStack); ok && t.Failed() {
+			for _, p := range c.roles.procs {
+				t.Logf("%s printed:\n%s", p.name, tail(p.out.String()))
+			}
+		}
+	})
 	var out []byte
 	within(t, 3*time.Minute, "every record is accounted for", func() (ok bool) { // what was killed last has a little to catch up
 		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages)
