@@ -37,6 +37,7 @@ func TestCompose(t *testing.T) {
 	t.Run("regions", func(t *testing.T) { testComposeRegions(t, s, c) })
 	t.Run("locked", func(t *testing.T) { testComposeLocked(t, c) })
 	t.Run("cli", func(t *testing.T) { testComposeCLI(t, c) })
+	t.Run("restarts", func(t *testing.T) { testComposeRestarts(t, s) })
 	t.Run("prometheus", func(t *testing.T) { testComposePrometheus(t, c) })
 }
 
@@ -161,6 +162,40 @@ func testComposeCLI(t *testing.T, c *composeStack) {
 	}
 	if out := cli("setup", "--check"); strings.Contains(out, "differs") {
 		t.Errorf("setup --check:\n%s", out)
+	}
+}
+
+// testComposeRestarts: what a part keeps is in its volume or in Kafka, so that
+// events go through again after each has been killed.
+func testComposeRestarts(t *testing.T, s *site) {
+	schemas := s.run(t, "", "schemas", "list")
+	for _, part := range []string{"route", "registry", "clickhouse", "kafka"} {
+		began := time.Now()
+		if err := s.Kill(part); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start(part); err != nil {
+			t.Fatal(err)
+		}
+		healthy := time.Since(began)
+		id := fmt.Sprintf("after-%s-%d", part, time.Now().UnixNano())
+		eventually(t, "ingest takes an event after a restart of "+part, func() bool {
+			_, err := s.try(t.Context(), "", "pub", "acme", "restarts.1", `{"text":"`+id+`"}`, "--id", id, "--key", id)
+			return err == nil
+		})
+		out := ""
+		eventually(t, "an event after a restart of "+part, func() bool {
+			out, _ = s.try(t.Context(), "", "sub", "acme", "restarts.1", "--from", "last:1", "--count", "1", "--timeout", "5s", "--output", "json")
+			return strings.Contains(out, id)
+		}, func() string { return out })
+		eventually(t, "its story", func() bool {
+			out, _ = s.try(t.Context(), "", "explain", id)
+			return strings.Contains(out, "restarts.1") && strings.Contains(out, "route-1")
+		}, func() string { return out })
+		t.Logf("%s: healthy after %s, an event and its story through after %s", part, healthy.Round(time.Second), time.Since(began).Round(time.Second))
+	}
+	if after := s.run(t, "", "schemas", "list"); after != schemas {
+		t.Errorf("the registry forgot, or gave other ids:\n%s\nbefore:\n%s", after, schemas)
 	}
 }
 
