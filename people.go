@@ -5,14 +5,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -98,7 +95,10 @@ func (w whereFlags) ring() (*keys.Ring, error) {
 // token is the flag's, or one made for this command that lives an hour.
 func (w whereFlags) token(c schemas.Claims) (string, error) {
 	if w.Token != "" {
-		return w.Token, speaksFor(w.Token, c.Tenant)
+		if err := keys.SpeaksFor(w.Token, c.Tenant); err != nil {
+			return "", fmt.Errorf("--token %w", err)
+		}
+		return w.Token, nil
 	}
 	r, err := w.ring()
 	if err != nil {
@@ -106,28 +106,6 @@ func (w whereFlags) token(c schemas.Claims) (string, error) {
 	}
 	c.Subject, c.ExpiresAt = "spillway", time.Now().Add(time.Hour)
 	return r.Sign(c)
-}
-
-// speaksFor is an error if a token is another tenant's than the one a person
-// named: what follows would be about that other one. Whether it counts is for
-// those to say who are shown it.
-func speaksFor(token, tenant string) error {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return errors.New("--token is no JWT: three parts with dots between them")
-	}
-	text, err := base64.RawURLEncoding.DecodeString(parts[1])
-	var claims struct{ Tenant string }
-	if err == nil {
-		err = json.Unmarshal(text, &claims)
-	}
-	if err != nil {
-		return fmt.Errorf("--token is no JWT: %w", err)
-	}
-	if claims.Tenant != tenant && claims.Tenant != schemas.Everyone {
-		return fmt.Errorf("--token is for tenant %q, not for %q", claims.Tenant, tenant)
-	}
-	return nil
 }
 
 type tokenCmd struct {
@@ -427,9 +405,11 @@ func (c *pubCmd) Run(ctx context.Context, out *output) error {
 	if err != nil {
 		return err
 	}
-	to := cmp.Or(c.IngestURL, p.Ingest) + "/v1/events"
+	to := client.Post{
+		URL: cmp.Or(c.IngestURL, p.Ingest), Token: token, Type: c.Type, Channel: c.Channel, Key: c.Key, Priority: c.Priority,
+	}
 	if c.JSON != "-" {
-		return c.post(ctx, out, to, token, []byte(c.JSON), c.ID)
+		return c.send(ctx, out, to, c.ID, []byte(c.JSON))
 	}
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, schemas.MaxEvent+1)
@@ -442,53 +422,18 @@ func (c *pubCmd) Run(ctx context.Context, out *output) error {
 		if id != "" {
 			id += "-" + strconv.Itoa(n)
 		}
-		if err := c.post(ctx, out, to, token, line, id); err != nil {
+		if err := c.send(ctx, out, to, id, line); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
 	}
 	return lines.Err()
 }
 
-func (c *pubCmd) post(ctx context.Context, out *output, to, token string, data []byte, id string) error {
-	q := url.Values{"type": {c.Type}, "subject": {c.Channel}}
-	for name, value := range map[string]string{"id": id, "key": c.Key, "priority": c.Priority} {
-		if value != "" {
-			q.Set(name, value)
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to+"?"+q.Encode(), bytes.NewReader(data))
+func (c *pubCmd) send(ctx context.Context, out *output, to client.Post, id string, data []byte) error {
+	e, err := to.Send(ctx, id, data)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	var got struct {
-		Events []struct {
-			ID        string
-			Partition int32
-			Offset    int64
-		}
-		Error struct{ Code, Message, Fix string }
-	}
-	err = json.Unmarshal(text, &got)
-	switch {
-	case err == nil && got.Error.Fix != "":
-		return fmt.Errorf("%s: %s (%s)", got.Error.Code, got.Error.Message, got.Error.Fix)
-	case err == nil && got.Error.Code != "":
-		return fmt.Errorf("%s: %s", got.Error.Code, got.Error.Message)
-	case err != nil || resp.StatusCode != http.StatusAccepted || len(got.Events) != 1:
-		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
-	}
-	e := got.Events[0]
 	_, err = fmt.Fprintf(out.stdout, "%s accepted, partition %d offset %d\n", e.ID, e.Partition, e.Offset)
 	return err
 }
@@ -509,9 +454,9 @@ func (c *subCmd) Run(ctx context.Context, out *output) error {
 	if err != nil {
 		return err
 	}
-	from, err := parseFrom(c.From)
+	from, err := client.ParseFrom(c.From)
 	if err != nil {
-		return err
+		return fmt.Errorf("--from %w", err)
 	}
 	token, err := c.token(schemas.Claims{Tenant: c.Tenant, Role: schemas.RoleClient, Channels: []string{c.Channel}})
 	if err != nil {
@@ -563,29 +508,6 @@ func (c *subCmd) print(out *output, e client.Event) {
 		return
 	}
 	fmt.Fprintf(out.stdout, "%s  %s  %s  %s\n", e.Time().Local().Format("15:04:05.000"), e.Channel(), e.Type(), e.Data())
-}
-
-func parseFrom(s string) (client.From, error) {
-	switch s {
-	case "live":
-		return client.Live, nil
-	case "begin":
-		return client.Begin, nil
-	}
-	if n, ok := strings.CutPrefix(s, "last:"); ok {
-		count, err := strconv.Atoi(n)
-		if err != nil || count < 1 {
-			return "", fmt.Errorf("--from %s: want last:N with N at least 1", s)
-		}
-		return client.Last(count), nil
-	}
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return client.Since(t), nil
-	}
-	if _, err := schemas.ParseCursor(s); err != nil {
-		return "", fmt.Errorf("--from %s: want live, begin, last:N, a time as in RFC 3339 or a cursor", s)
-	}
-	return client.From(s), nil
 }
 
 type setupCmd struct {
