@@ -38,7 +38,7 @@ inputs() {
     kafka)      inputs jre; hash kafka/* ;;
     registry)   inputs jre; hash registry/*; echo "$registry_version" ;;
     clickhouse) inputs base; hash clickhouse/Dockerfile; engine_server ;;
-    go)         inputs base; hash go/* ../../go.mod ../../go.sum; go version ;;
+    go)         inputs base; hash go/*; go version; product_modules ;;
     spillway)   inputs base; go version; product_files ;;
     *)          die "$1: there is no such image" ;;
   esac | sha256sum | cut -d' ' -f1
@@ -59,6 +59,11 @@ product_files() {
 {{end}}{{end}}{{end}}{{end}}' .) | sed '/^$/d' >"$list"
   [[ -s $list ]] || die "spillway: go list names no file"
   (cd "$root" && sed "s|^$root/||" "$list" | xargs sha256sum go.mod go.sum deploy/Dockerfile .dockerignore)
+}
+
+# product_modules lists what the product is compiled with: a new test dependency builds no new image.
+product_modules() {
+  (cd "$root" && go list -deps -tags noengine -f '{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}}{{end}}{{end}}' .) | sort -u | sed '/^$/d'
 }
 
 make_base() {
@@ -115,7 +120,8 @@ make_go() {
   cp "$root/go.mod" "$root/go.sum" "$scratch/go/module/"
   cp -R "$(go env GOROOT)" "$scratch/go/goroot"
   rm -rf "$scratch/go/goroot/test" "$scratch/go/goroot/api" "$scratch/go/goroot/doc"
-  (cd "$scratch/go/module" && GOMODCACHE="$scratch/modules" GOFLAGS=-modcacherw GOPROXY=$proxies go mod download)
+  product_modules >"$scratch/modules.txt"
+  (cd "$scratch/go/module" && GOMODCACHE="$scratch/modules" GOFLAGS=-modcacherw GOPROXY=$proxies xargs go mod download <"$scratch/modules.txt")
   mv "$scratch/modules/cache/download" "$scratch/go/proxy"
   (cd "$root" && go list -deps -tags noengine -f '{{if not .Standard}}{{with .Module}}{{if not .Main}}{{$.ImportPath}}{{end}}{{end}}{{end}}' .) |
     sed '/^$/d' >"$scratch/go/module/packages"
