@@ -526,11 +526,26 @@ func (c *setupCmd) Run(ctx context.Context, out *output) error {
 	log := process.Logger(out.stderr, "warn", "text")
 	cfg := c.connect()
 	cfg.ClickHouse = c.clickhouse()
-	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true, ClickHouse: true}, cfg)
+	conns, err := reach(ctx, out, c.use(c.topics()), cfg)
 	if err != nil {
 		return err
 	}
 	return conns.Explain(c.setup(ctx, out, conns, log))
+}
+
+func (c *setupCmd) use(t schemas.Topics) connect.Use {
+	use := connect.Use{Kafka: true, Registry: true, ClickHouse: true, Needs: []connect.Need{connect.Topic(t.Control(), connect.Read)}}
+	for _, spec := range t.Layout(schemas.DefaultPartitions, c.Regions, c.Compact) {
+		if c.Check {
+			use.Needs = append(use.Needs, connect.Topic(spec.Name, connect.DescribeConfigs))
+			continue
+		}
+		use.Needs = append(use.Needs, connect.Topic(spec.Name, connect.Create, connect.DescribeConfigs))
+	}
+	if !c.Check {
+		use.Needs = append(use.Needs, connect.Topic(t.Control(), connect.Write), connect.Transaction(t.Prefix+"control"))
+	}
+	return use
 }
 
 // setup:  schemas ─▶ topics ─▶ tables

@@ -210,7 +210,7 @@ func (e *edges) testRefused(t *testing.T) {
 		{"certificate of another CA", mutual, []string{"SPILLWAY_KAFKA_CERT=" + foreign, "SPILLWAY_KAFKA_KEY=" + foreign}, all, []string{"--kafka-cert: "}},
 		{"no certificate", mutual, []string{"SPILLWAY_KAFKA_CERT=", "SPILLWAY_KAFKA_KEY="}, all, []string{"--kafka-cert: "}},
 		{"missing ACL", e.env(t, "plain"), []string{"SPILLWAY_KAFKA_USER=" + limited}, roles, []string{"--kafka-user: ", "User:" + limited, "READ", "on topic spillway.control"}},
-		{"missing ACL to create topics", e.env(t, "plain"), []string{"SPILLWAY_KAFKA_USER=" + limited, "SPILLWAY_TOPIC_PREFIX=fresh."}, []string{"setup"}, []string{"--kafka-user: ", "an ACL is missing", "fresh."}},
+		{"missing ACL to create topics", e.env(t, "plain"), []string{"SPILLWAY_KAFKA_USER=" + limited, "SPILLWAY_TOPIC_PREFIX=fresh."}, []string{"setup"}, []string{"--kafka-user: ", "User:" + limited, "CREATE", "on topic fresh.events"}},
 		{"missing ACL of a group", e.env(t, "plain"), []string{"SPILLWAY_KAFKA_USER=" + limited}, []string{"delay", "route", "audit"}, []string{"on group spillway."}},
 		{"missing ACL of a transactional id", e.env(t, "plain"), []string{"SPILLWAY_KAFKA_USER=" + limited}, []string{"control", "route"}, []string{"on transactional id spillway."}},
 		{"wrong password of the registry", good, []string{"SPILLWAY_REGISTRY_PASSWORD_FILE=", "SPILLWAY_REGISTRY_PASSWORD=guess"}, registry, []string{"--registry-user/--registry-password: ", "401"}},

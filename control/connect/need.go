@@ -26,6 +26,7 @@ const (
 	Write           = kmsg.ACLOperationWrite
 	Describe        = kmsg.ACLOperationDescribe
 	DescribeConfigs = kmsg.ACLOperationDescribeConfigs
+	Create          = kmsg.ACLOperationCreate // named when something is missing, but not asked for: the cluster may allow it, too
 )
 
 // Topic needs a topic.
@@ -53,7 +54,7 @@ func (n Need) lacks(allowed int32) bool {
 	if allowed == math.MinInt32 {
 		return false
 	}
-	return slices.ContainsFunc(n.ops, func(op kmsg.ACLOperation) bool { return allowed&(1<<op) == 0 })
+	return slices.ContainsFunc(n.ops, func(op kmsg.ACLOperation) bool { return op != Create && allowed&(1<<op) == 0 })
 }
 
 func names(needs []Need, kind string) (out []string) {
