@@ -104,8 +104,8 @@ func (p clickhousePlace) settings(t *testing.T) {
 	}))
 	for range 2 { // the same rows again: as after a lost acknowledgement
 		b, err := c.PrepareBatch(ctx, "INSERT INTO once")
-		for i := 0; i < 3000 && err == nil; i++ { // 300 days: more than the default allows
-			err = b.Append(uint64(i), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, i%300))
+		for i := 0; i < 3000 && err == nil; i++ { // 120 days: more than the default allows
+			err = b.Append(uint64(i), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, i%120))
 		}
 		if err == nil {
 			err = b.Send()
@@ -118,8 +118,8 @@ func (p clickhousePlace) settings(t *testing.T) {
 	if n := ask[uint64](t, c, "SELECT count() FROM once FINAL"); n != 3000 {
 		t.Errorf("%d rows, want 3000", n)
 	}
-	if n := ask[uint64](t, c, "SELECT uniqExact(_partition_id) FROM once"); n != 300 {
-		t.Errorf("%d days, want 300", n)
+	if n := ask[uint64](t, c, "SELECT uniqExact(_partition_id) FROM once"); n != 120 {
+		t.Errorf("%d days, want 120", n)
 	}
 	if ask[uint64](t, c, "SELECT toUInt64(getSetting('max_partitions_per_insert_block'))") == 400 {
 		t.Error("a setting outlives its statement")

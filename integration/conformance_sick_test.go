@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,72 +59,88 @@ func testSickRegistry(t *testing.T, d *deployment) {
 		t.Fatal(err)
 	}
 	d.role(t, "delay")
-	route := d.role(t, "route", "--registry-url", address)
-	ingest := d.role(t, "ingest", "--registry-url", address, "--listen", local(ports[0]))
-	token := strings.TrimSpace(d.run(t, "", "token", "acme", "--role", "producer"))
-	client := d.kafka(t, false)
-	var ids []string
-	run := time.Now().UnixNano()
+	w := &ward{deployment: d, address: address, sick: sick, client: d.kafka(t, false), run: time.Now().UnixNano(), ingestAt: web(ports[0])}
+	w.route = d.role(t, "route", "--registry-url", address)
+	w.ingest = d.role(t, "ingest", "--registry-url", address, "--listen", local(ports[0]))
+	w.token = strings.TrimSpace(d.run(t, "", "token", "acme", "--role", "producer"))
 	for i := range registrySicknesses {
-		ill := &registrySicknesses[i]
-		name := fmt.Sprintf("sick.T%d.R%d", i, run)
-		id := d.register(t, name, fmt.Sprintf(`{"schema":"{\"type\":\"record\",\"name\":%s,\"fields\":[{\"name\":\"text\",\"type\":\"string\"}]}"}`,
-			strings.ReplaceAll(fmt.Sprintf("%q", name), `"`, `\"`)))
-		byKafka, byHTTP := fmt.Sprintf("kafka-%d-%d", i, run), fmt.Sprintf("http-%d-%d", i, run)
-		ids = append(ids, byKafka, byHTTP)
-		said := len(route.out.String())
-		sick.Store(ill)
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: d.prefix + "events", Key: []byte("acme"), Partition: 0,
-			Value: append(wire(id), "\x04hi"...), Headers: []kgo.RecordHeader{{Key: "ce_id", Value: []byte(byKafka)}}}).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		post := func() int { return postEvent(t, web(ports[0]), name, byHTTP, token) }
-		if code := post(); code != http.StatusServiceUnavailable {
-			t.Errorf("%s: ingest answers %d, want 503", ill.name, code)
-		}
-		for _, p := range []*proc{route, ingest} {
-			saysSick(t, p, ill, address)
-		}
-		if log := route.out.String()[said:]; strings.Count(log, "schema registry does not answer") != 1 {
-			t.Errorf("%s: the log of route:\n%s", ill.name, log)
-		}
-		sick.Store(nil)
-		for _, p := range []*proc{route, ingest} {
-			text := ""
-			eventually(t, ill.name+": "+p.name+" is ready again by itself", func() bool {
-				var code int
-				code, text = askReady(t, p)
-				return code == http.StatusOK
-			}, func() string { return text })
-		}
-		if code := post(); code != http.StatusAccepted {
-			t.Errorf("%s: afterwards ingest answers %d, want 202", ill.name, code)
-		}
+		w.through(t, i, &registrySicknesses[i])
 	}
-	// What met a sick registry comes back from retry.16s.
-	holds := func(topic string) map[string]int {
-		found := map[string]int{}
-		d.read(t, d.prefix+topic, func(r *kgo.Record) {
-			for _, id := range ids {
+	w.nothingLost(t)
+	t.Logf("%d events through %d sicknesses of the registry", len(w.ids), len(registrySicknesses))
+}
+
+// A ward is a deployment whose registry is sick.
+type ward struct {
+	*deployment
+	address         string // of what stands before the registry
+	sick            *atomic.Pointer[sickness]
+	route, ingest   *proc
+	client          *kgo.Client
+	run             int64
+	ingestAt, token string
+	ids             []string // of events that were sent
+}
+
+// through lives through one sickness, with an event over Kafka and one over
+// HTTP whose schema nobody knows yet.
+func (w *ward) through(t *testing.T, i int, ill *sickness) {
+	name := fmt.Sprintf("sick.T%d.R%d", i, w.run)
+	id := w.register(t, name, fmt.Sprintf(`{"schema":"{\"type\":\"record\",\"name\":\"%s\",\"fields\":[{\"name\":\"text\",\"type\":\"string\"}]}"}`, name))
+	byKafka, byHTTP := fmt.Sprintf("kafka-%d-%d", i, w.run), fmt.Sprintf("http-%d-%d", i, w.run)
+	w.ids = append(w.ids, byKafka, byHTTP)
+	said := len(w.route.out.String())
+	w.sick.Store(ill)
+	if err := w.client.ProduceSync(t.Context(), &kgo.Record{Topic: w.prefix + "events", Key: []byte("acme"), Partition: 0,
+		Value: append(wire(id), "\x04hi"...), Headers: []kgo.RecordHeader{{Key: "ce_id", Value: []byte(byKafka)}}}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if code := postEvent(t, w.ingestAt, name, byHTTP, w.token); code != http.StatusServiceUnavailable {
+		t.Errorf("%s: ingest answers %d, want 503", ill.name, code)
+	}
+	for _, p := range []*proc{w.route, w.ingest} {
+		saysSick(t, p, ill, w.address)
+	}
+	if log := w.route.out.String()[said:]; strings.Count(log, "schema registry does not answer") != 1 {
+		t.Errorf("%s: the log of route:\n%s", ill.name, log)
+	}
+	w.sick.Store(nil)
+	for _, p := range []*proc{w.route, w.ingest} {
+		text := ""
+		eventually(t, ill.name+": "+p.name+" is ready again by itself", func() bool {
+			var code int
+			code, text = askReady(t, p)
+			return code == http.StatusOK
+		}, func() string { return text })
+	}
+	if code := postEvent(t, w.ingestAt, name, byHTTP, w.token); code != http.StatusAccepted {
+		t.Errorf("%s: afterwards ingest answers %d, want 202", ill.name, code)
+	}
+}
+
+// nothingLost waits for every event on the fan-out topic, once; what met a
+// sick registry comes back from retry.16s.
+func (w *ward) nothingLost(t *testing.T) {
+	var found map[string]int
+	eventually(t, "every event is let through", func() bool {
+		found = map[string]int{}
+		w.read(t, w.prefix+"fanout.local", func(r *kgo.Record) {
+			for _, id := range w.ids {
 				if strings.Contains(string(r.Value), `"`+id+`"`) {
 					found[id]++
 				}
 			}
 		})
-		return found
-	}
-	var found map[string]int
-	eventually(t, "every event is let through", func() bool { found = holds("fanout.local"); return len(found) == len(ids) },
-		func() string { return fmt.Sprintf("%d of %d: %v", len(found), len(ids), found) })
+		return len(found) == len(w.ids)
+	}, func() string { return fmt.Sprintf("%d of %d: %v", len(found), len(w.ids), found) })
 	for id, n := range found {
 		if n != 1 {
 			t.Errorf("%s is there %d times", id, n)
 		}
 	}
-	if n := d.count(t, d.prefix+"dead", func(*kgo.Record) bool { return true }); n > 0 {
+	if n := w.count(t, w.prefix+"dead", func(*kgo.Record) bool { return true }); n > 0 {
 		t.Errorf("%d events are dead", n)
 	}
-	t.Logf("%d events through %d sicknesses of the registry", len(ids), len(registrySicknesses))
 }
 
 // saysSick expects the reason on /readyz, with the address, and in the metric.
