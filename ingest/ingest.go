@@ -99,6 +99,8 @@ type Ingest struct {
 	quotas        quotas
 	stuck         []atomic.Int32            // per partition: requests answered although Kafka still owes an answer
 	log           atomic.Pointer[eventsLog] // nil until Kafka was asked
+	trouble       atomic.Pointer[error]     // what the last look at the topic said, nil if it is well
+	look          chan struct{}             // capacity 1, never closed: look at the topic now
 	lastError     atomic.Pointer[error]     // of the last look at the topic or the last refusal of Kafka's
 	draining      atomic.Bool
 	closed        bool           // guarded by serving: the producer is about to end
@@ -120,7 +122,7 @@ func New(cfg Config) (*Ingest, error) {
 		cfg: cfg, topic: cfg.Topics.Events(), client: client,
 		random: &lockedReader{r: bufio.NewReaderSize(cfg.Random, 4096)},
 		events: budget{most: cfg.MaxEvents}, bytes: budget{most: cfg.MaxBytes},
-		stuck: make([]atomic.Int32, cfg.Partitions),
+		stuck: make([]atomic.Int32, cfg.Partitions), look: make(chan struct{}, 1),
 	}
 	in.metrics = newMetrics(cfg.Registerer, &in.events, &in.bytes)
 	return in, nil
@@ -183,6 +185,9 @@ func (in *Ingest) Ready() error {
 	}
 	if _, refused := in.topicID(); refused != nil {
 		return errors.New(refused.Message)
+	}
+	if trouble := in.trouble.Load(); trouble != nil {
+		return *trouble
 	}
 	n := 0
 	for i := range in.stuck {

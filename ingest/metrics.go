@@ -15,13 +15,16 @@ type metrics struct {
 	events   prometheus.Counter
 	bytes    prometheus.Counter
 	ack      prometheus.Histogram
+
+	topicChanges prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, events, bytes *budget) *metrics {
 	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spillway_ingest_requests_total", Help: "Requests answered, by HTTP status and reason of refusal."}, []string{"code", "reason"}),
-		events:   prometheus.NewCounter(prometheus.CounterOpts{Name: "spillway_ingest_events_total", Help: "Events that Kafka acknowledged."}),
-		bytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "spillway_ingest_bytes_total", Help: "Bytes of acknowledged events as Avro, without headers."}),
+		requests:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spillway_ingest_requests_total", Help: "Requests answered, by HTTP status and reason of refusal."}, []string{"code", "reason"}),
+		events:       prometheus.NewCounter(prometheus.CounterOpts{Name: "spillway_ingest_events_total", Help: "Events that Kafka acknowledged."}),
+		bytes:        prometheus.NewCounter(prometheus.CounterOpts{Name: "spillway_ingest_bytes_total", Help: "Bytes of acknowledged events as Avro, without headers."}),
+		topicChanges: prometheus.NewCounter(prometheus.CounterOpts{Name: "spillway_ingest_topic_changes_total", Help: "Times that the topic events was found deleted and made anew."}),
 		ack: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "spillway_ingest_ack_seconds", Help: "From handing a request's events to the producer to Kafka's last acknowledgement.",
 			Buckets: []float64{.001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 5},
@@ -29,7 +32,7 @@ func newMetrics(r prometheus.Registerer, events, bytes *budget) *metrics {
 	}
 	m.ok = m.requests.WithLabelValues("202", "")
 	if r != nil {
-		r.MustRegister(m.requests, m.events, m.bytes, m.ack,
+		r.MustRegister(m.requests, m.events, m.bytes, m.ack, m.topicChanges,
 			inFlight("events", events), inFlight("bytes", bytes))
 	}
 	return m

@@ -147,6 +147,8 @@ func (in *Ingest) fromKafka(err error) *binding.Refusal {
 		return binding.Refuse(schemas.TooLarge, "", "Kafka refuses a record of this size").WithFix("spillway setup --check compares the bounds of the topic")
 	case errors.Is(err, kgo.ErrMaxBuffered):
 		return overloaded()
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		in.lookAgain()
 	}
 	in.cfg.Logger.Debug("not acknowledged", "topic", in.topic, "err", err)
 	in.lastError.Store(&err)

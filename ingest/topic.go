@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/spillway/spillway/ingest/binding"
 	"github.com/spillway/spillway/schemas"
@@ -28,11 +29,14 @@ func (in *Ingest) watchTopic(ctx context.Context) {
 	for {
 		pause := topicEvery
 		log, err := in.lookAtTopic(ctx, admin)
-		if err == nil {
-			in.log.Store(log)
-		} else {
+		switch {
+		case err == nil:
+			in.found(log)
+		case ctx.Err() != nil:
+			return
+		default:
 			pause = topicRetry
-			in.lastError.Store(&err)
+			in.lost(err)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -40,7 +44,39 @@ func (in *Ingest) watchTopic(ctx context.Context) {
 			timer.Stop()
 			return
 		case <-timer.C:
+		case <-in.look:
+			timer.Stop()
 		}
+	}
+}
+
+// found notes that the topic is there and well. If it is another one than
+// before, the client must forget the old one: it would go on writing to that.
+func (in *Ingest) found(log *eventsLog) {
+	if before := in.log.Load(); before != nil && before.id != log.id {
+		in.cfg.Logger.Error("the topic was deleted and made anew; events go to the new one", "topic", in.topic, "id", log.id.String(), "before", before.id.String())
+		in.metrics.topicChanges.Inc()
+		in.client.PurgeTopicsFromClient(in.topic)
+	}
+	in.log.Store(log)
+	if in.trouble.Swap(nil) != nil {
+		in.cfg.Logger.Info("the topic is as it must be", "topic", in.topic)
+	}
+}
+
+// lost notes why the topic cannot be looked at, or what is wrong with it.
+func (in *Ingest) lost(err error) {
+	in.lastError.Store(&err)
+	if before := in.trouble.Swap(&err); before == nil || (*before).Error() != err.Error() {
+		in.cfg.Logger.Warn("the topic is not as it must be, or Kafka does not say", "topic", in.topic, "err", err)
+	}
+}
+
+// lookAgain has watchTopic look at the topic now.
+func (in *Ingest) lookAgain() {
+	select {
+	case in.look <- struct{}{}:
+	default: // it will already
 	}
 }
 
@@ -53,8 +89,10 @@ func (in *Ingest) lookAtTopic(ctx context.Context, admin *kadm.Client) (*eventsL
 	}
 	t := topics[in.topic]
 	switch {
+	case errors.Is(t.Err, kerr.UnknownTopicOrPartition):
+		return nil, fmt.Errorf("topic %s: %w", in.topic, errNoTopic)
 	case t.Err != nil:
-		return nil, fmt.Errorf("topic %s: %w; spillway setup creates it", in.topic, t.Err)
+		return nil, fmt.Errorf("topic %s: %w", in.topic, t.Err)
 	case t.ID == kadm.TopicID{}:
 		return nil, errors.New("Kafka gives topics no ids: it must be 4.0 or later")
 	case len(t.Partitions) < int(in.cfg.Partitions):
@@ -63,8 +101,15 @@ func (in *Ingest) lookAtTopic(ctx context.Context, admin *kadm.Client) (*eventsL
 	return &eventsLog{id: schemas.TopicID(t.ID)}, nil
 }
 
-// topicID is the id of `events`. It refuses until Kafka has told it once.
+// errNoTopic is what lookAtTopic returns if there is none.
+var errNoTopic = errors.New("Kafka has no such topic; spillway setup creates it")
+
+// topicID is the id of `events`. It refuses until Kafka has told it once, and
+// while there is no such topic.
 func (in *Ingest) topicID() (schemas.TopicID, *binding.Refusal) {
+	if trouble := in.trouble.Load(); trouble != nil && errors.Is(*trouble, errNoTopic) {
+		return schemas.TopicID{}, kafkaUnavailable("%v", *trouble)
+	}
 	if log := in.log.Load(); log != nil {
 		return log.id, nil
 	}

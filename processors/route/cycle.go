@@ -187,6 +187,9 @@ func (s *session) end(ctx context.Context, began time.Time) error {
 			try = kgo.TryAbort
 		}
 	}
+	if try == kgo.TryAbort && len(s.tooLarge) == 0 {
+		s.again++
+	}
 	committed, err := s.gts.End(endCtx, try)
 	s.revoked.Store(false)
 	switch {
@@ -199,9 +202,10 @@ func (s *session) end(ctx context.Context, began time.Time) error {
 		if try == kgo.TryCommit {
 			s.metrics.aborts.WithLabelValues("rebalance").Inc()
 		}
+		anew := s.madeAnew()
 		s.out.drop()
 		s.counts.reset()
-		return s.settleAll(endCtx)
+		return errors.Join(s.settleAll(endCtx), anew)
 	}
 	s.commit(began)
 	return nil
@@ -215,7 +219,7 @@ func (s *session) commit(began time.Time) {
 			p.reached, p.open = p.after, false
 		}
 	}
-	s.proven = true
+	s.proven, s.again = true, 0
 	s.unwritten.Store(nil)
 	clear(s.tooLarge)
 	s.limit = min(2*s.limit, s.cfg.MaxBatch)
@@ -244,6 +248,31 @@ func (s *session) refused() bool {
 	s.takenBack("Kafka refuses records for "+failures[0].record.Topic, failures[0].err)
 	s.metrics.aborts.WithLabelValues("produce").Inc()
 	return true
+}
+
+// madeAnew is an error if a topic that was written to is another one now: the
+// client knows topics by their id, and only a new one learns the new id.
+func (s *session) madeAnew() error {
+	for _, f := range s.out.failures() {
+		if errors.Is(f.err, kerr.UnknownTopicID) {
+			return fmt.Errorf("%s was deleted and made anew: %w", f.record.Topic, f.err)
+		}
+	}
+	return nil
+}
+
+// breathe waits after batches that were taken back, longer each time, so that
+// what Kafka refuses is not tried a thousand times a second.
+func (s *session) breathe(ctx context.Context) {
+	if s.again == 0 {
+		return
+	}
+	timer := time.NewTimer(min(againLeast<<min(s.again-1, 10), againMost))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }
 
 // takenBack says why a batch was taken back, for ready, until one has

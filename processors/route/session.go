@@ -31,6 +31,8 @@ const (
 	idleTick           = time.Second                        // housekeeping while nothing comes
 	rebuildLeast       = 100 * time.Millisecond
 	rebuildMost        = 5 * time.Second
+	againLeast         = 20 * time.Millisecond // after a batch that was taken back
+	againMost          = 2 * time.Second
 )
 
 // A session is one member of the group: a transactional client and the states
@@ -57,6 +59,7 @@ type session struct {
 	out          output
 	pending      pending
 	proven       bool // the client has committed a transaction
+	again        int  // batches taken back since the last commit
 	counts       counts
 	refusedParts map[int32]refusal
 	limit        int              // records of the next batch, at most cfg.MaxBatch
@@ -178,6 +181,7 @@ func (s *session) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		s.breathe(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
