@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -30,9 +29,7 @@ import (
 	"github.com/spillway/spillway/processors/audit"
 	"github.com/spillway/spillway/processors/audit/explain"
 	"github.com/spillway/spillway/schemas"
-	"github.com/spillway/spillway/schemas/codec"
-	"github.com/spillway/spillway/schemas/compat"
-	"github.com/spillway/spillway/schemas/infer"
+	"github.com/spillway/spillway/schemas/desk"
 	"github.com/spillway/spillway/schemas/registry"
 )
 
@@ -186,6 +183,10 @@ type schemaFlags struct {
 	registryFlags
 }
 
+func (f schemaFlags) desk(out *output) desk.Desk {
+	return desk.Desk{Out: out.stdout, Open: func(ctx context.Context) (*registry.Client, error) { return f.open(ctx, out) }}
+}
+
 func (f schemaFlags) open(ctx context.Context, out *output) (*registry.Client, error) {
 	p, err := f.place()
 	if err != nil {
@@ -211,63 +212,7 @@ type schemasCheckCmd struct {
 }
 
 func (c *schemasCheckCmd) Run(ctx context.Context, out *output) error {
-	text, err := os.ReadFile(c.File)
-	if err != nil {
-		return err
-	}
-	level := compat.Level(strings.ToUpper(c.Level))
-	if c.Level != "" {
-		if level, err = compat.ParseLevel(strings.ToUpper(c.Level)); err != nil {
-			return err
-		}
-	}
-	var found []compat.Incompatibility
-	if len(c.Against) > 0 {
-		found, err = checkFiles(string(text), c.Against, level)
-	} else {
-		found, err = c.ask(ctx, out, string(text), level)
-	}
-	if err != nil {
-		return err
-	}
-	if len(found) == 0 {
-		fmt.Fprintln(out.stdout, "compatible")
-		return nil
-	}
-	for _, f := range found {
-		fmt.Fprintln(out.stdout, f)
-	}
-	return fmt.Errorf("%s is not compatible", c.File)
-}
-
-// checkFiles compares with versions in files.
-func checkFiles(text string, files []string, level compat.Level) ([]compat.Incompatibility, error) {
-	var versions []string
-	for _, file := range files {
-		v, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		versions = append(versions, string(v))
-	}
-	return compat.CheckTexts(cmp.Or(level, compat.FullTransitive), text, versions)
-}
-
-func (c *schemasCheckCmd) ask(ctx context.Context, out *output, text string, level compat.Level) ([]compat.Incompatibility, error) {
-	r, err := c.open(ctx, out)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	subject := c.Subject
-	if subject == "" {
-		compiled, err := codec.Compile(text)
-		if err != nil {
-			return nil, err
-		}
-		subject = compiled.Name()
-	}
-	return r.Check(ctx, subject, text, level)
+	return c.desk(out).Check(ctx, desk.Question{File: c.File, Against: c.Against, Subject: c.Subject, Level: c.Level})
 }
 
 type schemasRegisterCmd struct {
@@ -278,50 +223,12 @@ type schemasRegisterCmd struct {
 }
 
 func (c *schemasRegisterCmd) Run(ctx context.Context, out *output) error {
-	text, err := os.ReadFile(c.File)
-	if err != nil {
-		return err
-	}
-	return c.register(ctx, out, c.Subject, string(text), c.Level)
-}
-
-func (f schemaFlags) register(ctx context.Context, out *output, subject, text, level string) error {
-	l, err := compat.ParseLevel(strings.ToUpper(level))
-	if err != nil {
-		return err
-	}
-	r, err := f.open(ctx, out)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	s, err := r.Register(ctx, subject, text, l)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out.stdout, "%s version %d, id %d\n", s.Subject, s.Version, s.ID)
-	return err
+	return c.desk(out).RegisterFile(ctx, c.File, c.Subject, c.Level)
 }
 
 type schemasListCmd struct{ schemaFlags }
 
-func (c *schemasListCmd) Run(ctx context.Context, out *output) error {
-	r, err := c.open(ctx, out)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	list, err := r.List(ctx)
-	if err != nil {
-		return err
-	}
-	w := tabwriter.NewWriter(out.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SUBJECT\tVERSION\tID\tRECORD")
-	for _, s := range list {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", s.Subject, s.Version, s.ID, s.Name)
-	}
-	return w.Flush()
-}
+func (c *schemasListCmd) Run(ctx context.Context, out *output) error { return c.desk(out).List(ctx) }
 
 type schemasInferCmd struct {
 	schemaFlags
@@ -336,15 +243,7 @@ func (c *schemasInferCmd) Run(ctx context.Context, out *output) error {
 		return err
 	}
 	defer in.Close()
-	text, err := infer.Infer(c.Name, in)
-	if err != nil {
-		return err
-	}
-	if !c.Register {
-		_, err = fmt.Fprintln(out.stdout, text)
-		return err
-	}
-	return c.register(ctx, out, "", text, string(compat.FullTransitive))
+	return c.desk(out).Infer(ctx, c.Name, in, c.Register)
 }
 
 type schemasEncodeCmd struct {
@@ -359,21 +258,7 @@ func (c *schemasEncodeCmd) Run(ctx context.Context, out *output) error {
 		return err
 	}
 	defer in.Close()
-	text, err := io.ReadAll(io.LimitReader(in, schemas.MaxEvent+1))
-	if err != nil {
-		return err
-	}
-	r, err := c.open(ctx, out)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	wire, err := r.Encode(ctx, nil, c.Name, text, schemas.MaxEvent)
-	if err != nil {
-		return err
-	}
-	_, err = out.stdout.Write(wire)
-	return err
+	return c.desk(out).Encode(ctx, c.Name, in)
 }
 
 // open opens a file, or standard input for "-".
