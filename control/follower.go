@@ -38,13 +38,14 @@ type Follower struct {
 
 	mu       sync.Mutex
 	entries  map[key]entry
-	version  int64     // offset of the newest record
-	bad      int       // records skipped
-	position int64     // everything before it has been read
-	settled  bool      // position is not inside a transaction
-	changed  bool      // entries differ from the snapshot's
-	target   int64     // end offset that position must reach, -1 if it has
-	targetAt time.Time // when target was fetched
+	version  int64        // offset of the newest record
+	bad      int          // records skipped
+	position int64        // everything before it has been read
+	settled  bool         // position is not inside a transaction
+	changed  bool         // entries differ from the snapshot's
+	topic    kadm.TopicID // of what is followed; zero before the first check
+	target   int64        // end offset that position must reach, -1 if it has
+	targetAt time.Time    // when target was fetched
 	freshAt  time.Time
 	complete bool
 	err      error // why control cannot be read now
@@ -248,6 +249,9 @@ func (f *Follower) check(ctx context.Context, admin *kadm.Client) {
 	defer cancel()
 	at := f.cfg.Now()
 	end, err := committedEnd(ctx, admin, f.cfg.Topics.Control())
+	if err == nil {
+		err = f.sameTopic(ctx, admin)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -262,6 +266,29 @@ func (f *Follower) check(ctx context.Context, admin *kadm.Client) {
 		f.arrive()
 	}
 	f.metrics.age.Set(f.cfg.Now().Sub(f.freshAt).Seconds())
+}
+
+// errOther is what sameTopic returns for another topic of the same name.
+var errOther = errors.New("the topic was deleted and made anew: restart this process to follow the new one")
+
+// sameTopic returns an error if the topic is not the one that was read first:
+// its offsets mean nothing then, and its secrets and tenants may be others.
+func (f *Follower) sameTopic(ctx context.Context, admin *kadm.Client) error {
+	name := f.cfg.Topics.Control()
+	topics, err := admin.ListTopics(ctx, name)
+	if err != nil {
+		return err
+	}
+	id := topics[name].ID
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.topic == (kadm.TopicID{}) {
+		f.topic = id
+	}
+	if f.topic != id {
+		return errOther
+	}
+	return nil
 }
 
 // arrive marks freshness if the target is reached. Called under mu.

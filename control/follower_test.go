@@ -223,3 +223,34 @@ func FuzzRecord(f *testing.F) {
 		newSnapshot(map[key]entry{name: e}, 1, &admitted{}, time.Now)
 	})
 }
+
+// The topic is deleted and made anew with as many records: the offsets fit, and
+// it is another topic nevertheless. The last snapshot stays.
+func TestFollowerNoticesAnotherTopic(t *testing.T) {
+	kafka := controlTopic(t)
+	put(t, kafka, true, record(t, "acme", KindTenant, 1, schemas.Policy{Fast: schemas.Rate{Rate: 2000}}))
+	var ahead atomic.Int64 // of the follower's clock
+	f, err := NewFollower(FollowerConfig{
+		Kafka: kafka, Topics: topics, Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, f.Run)
+	until(t, "acme is known", func() bool { _, ok := f.Policy("acme"); return ok })
+	admin := adminClient(t, kafka)
+	if _, err := admin.DeleteTopic(t.Context(), topics.Control()); err != nil {
+		t.Fatal(err)
+	}
+	makeTopic(t, kafka)
+	put(t, kafka, true, record(t, "globex", KindTenant, 1, schemas.Policy{Fast: schemas.Rate{Rate: 5}}))
+	until(t, "the follower has looked", func() bool {
+		ahead.Add(int64(staleAfter))
+		err := f.Ready()
+		return err != nil && strings.Contains(err.Error(), "made anew")
+	})
+	if _, ok := f.Policy("acme"); !ok {
+		t.Error("the last snapshot is gone")
+	}
+}

@@ -30,7 +30,8 @@ type Use struct {
 // Times of a check.
 const (
 	checkTimeout = 15 * time.Second // for all parts together
-	tryTimeout   = 5 * time.Second
+	tryTimeout   = 7 * time.Second
+	answerWithin = 3 * time.Second // of one broker; then another is asked
 	checkPause   = 250 * time.Millisecond
 )
 
@@ -134,7 +135,7 @@ func (c *Connections) given(p probe, err error) error {
 
 func (c *Connections) askKafka(ctx context.Context, use Use) error {
 	var t trace
-	client, err := kgo.NewClient(append(c.Kafka(), kgo.WithHooks(&t),
+	client, err := kgo.NewClient(append(c.Kafka(), kgo.WithHooks(&t), c.dialWithin(answerWithin), kgo.RequestTimeoutOverhead(answerWithin),
 		kgo.RequestRetries(len(c.cfg.Kafka.Brokers)), kgo.RetryTimeout(tryTimeout), kgo.RetryBackoffFn(func(int) time.Duration { return checkPause }))...)
 	if err != nil {
 		return err

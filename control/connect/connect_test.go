@@ -402,6 +402,26 @@ func TestAway(t *testing.T) {
 	expect(t, err.Error(), "--kafka-brokers", "127.0.0.1:1", "refused")
 }
 
+// TestOneBrokerIsSilent checks against three brokers of which one takes
+// connections and never says a word, as a machine does that is stuck.
+func TestOneBrokerIsSilent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	addrs := append([]string{l.Addr().String()}, broker(t)...)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := New(config(Kafka{Brokers: addrs}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(ctx, Use{Kafka: true, Needs: []Need{Topic("events", Read), Group("g"), Transaction("t")}}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSecretIsNotPrinted(t *testing.T) {
 	var b strings.Builder
 	slog.New(slog.NewTextHandler(&b, nil)).Info("x", "secret", Secret{Text: "wonder"})

@@ -54,6 +54,18 @@ func (c *Connections) Kafka() []kgo.Opt {
 	return opts
 }
 
+// dialWithin bounds a connection to a broker: another one may answer.
+func (c *Connections) dialWithin(d time.Duration) kgo.Opt {
+	if !c.cfg.Kafka.TLS {
+		return kgo.DialTimeout(d)
+	}
+	return kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		return c.kafka.dial(ctx, network, address)
+	})
+}
+
 // mechanism asks for the credentials at each new connection.
 func (c *Connections) mechanism() sasl.Mechanism {
 	k := c.cfg.Kafka

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -73,16 +74,33 @@ func denied(ctx context.Context, client *kgo.Client, needs []Need) (out []Need, 
 	if err != nil {
 		return nil, nil, err
 	}
-	for kind, ask := range map[string]func(context.Context, *kgo.Client, string) error{"group": askGroup, "transactional id": askTransaction} {
-		for _, name := range names(needs, kind) {
-			if err := ask(ctx, client, name); forbidden(err) { // any other error is not about us: the role will meet it and say so
-				i := slices.IndexFunc(needs, func(n Need) bool { return n.kind == kind && n.name == name })
-				out = append(out, needs[i])
-			}
+	more, stop := context.WithTimeout(ctx, askTimeout)
+	defer stop()
+	answers := make(chan *Need)
+	asked := 0
+	for _, n := range needs {
+		if ask := map[string]func(context.Context, *kgo.Client, string) error{"group": askGroup, "transactional id": askTransaction}[n.kind]; ask != nil {
+			asked++
+			go func() {
+				if err := ask(more, client, n.name); forbidden(err) {
+					answers <- &n
+					return
+				}
+				answers <- nil // any other error is not about us: the role will meet it and say so
+			}()
 		}
 	}
-	return out, missing, ctx.Err()
+	for range asked {
+		if n := <-answers; n != nil {
+			out = append(out, *n)
+		}
+	}
+	return out, missing, nil
 }
+
+// askTimeout bounds the questions that need not be answered: one broker of
+// several may be away.
+const askTimeout = 2 * time.Second
 
 // deniedTopics also proves that Kafka can be asked at all, so it is called
 // with no topics, too.
@@ -133,6 +151,8 @@ const maxAsked = 32
 // everyBroker greets the brokers under the addresses that Kafka tells clients:
 // a certificate may be wrong for some. One that is merely away is no error.
 func everyBroker(ctx context.Context, client *kgo.Client, resp *kmsg.MetadataResponse) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	brokers := resp.Brokers[:min(len(resp.Brokers), maxAsked)]
 	answers := make(chan error, len(brokers))
 	for _, b := range brokers {

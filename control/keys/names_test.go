@@ -6,7 +6,9 @@ import (
 )
 
 func TestSpeaksFor(t *testing.T) {
-	jwt := func(claims string) string { return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x" }
+	jwt := func(claims string) string {
+		return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x"
+	}
 	for token, ok := range map[string]bool{
 		jwt(`{"tenant":"acme"}`): true, jwt(`{"tenant":"*"}`): true,
 		jwt(`{"tenant":"globex"}`): false, jwt(`{}`): false, jwt(`nonsense`): false, "a.b": false, "": false,
