@@ -4,7 +4,9 @@ package integration
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,10 +17,13 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/spillway/spillway/client"
 )
 
 // Sick parts around the audit: a ClickHouse that does not take rows, a topic
@@ -110,14 +115,14 @@ func testSickClickHouse(t *testing.T, d *deployment) {
 	}
 	address, sick := newClinic(t, d.at().ClickHouse)
 	p := d.role(t, "audit", "--listen", "127.0.0.1:0", "--clickhouse-url", address, "--clickhouse-database", database)
-	value, client, sent := d.demoMessage(t, "hi"), d.kafka(t, false), 0
+	value, producer, sent := d.demoMessage(t, "hi"), d.kafka(t, false), 0
 	send := func(n int) {
 		records := make([]*kgo.Record, n)
 		for i := range records {
 			records[i] = &kgo.Record{Topic: d.prefix + "events", Partition: int32(i % 12), Key: fmt.Appendf(nil, "tenant-%d", i%12), Value: value,
 				Headers: []kgo.RecordHeader{{Key: "ce_id", Value: fmt.Appendf(nil, "%s-%d", d.kind, sent+i)}}}
 		}
-		if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		if err := producer.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		sent += n
@@ -176,17 +181,17 @@ func testEventsMadeAnew(t *testing.T, d *deployment) {
 	p := d.role(t, "audit", "--listen", "127.0.0.1:0", "--clickhouse-url", d.at().ClickHouse, "--clickhouse-database", database)
 	value := d.demoMessage(t, "hi")
 	send := func(what string, n int) {
-		client := d.kafka(t, false) // a producer keeps to the topic that it met
+		producer := d.kafka(t, false) // a producer keeps to the topic that it met
 		for i := range n {
 			r := &kgo.Record{Topic: d.prefix + "events", Partition: int32(i % 12), Key: []byte("acme"), Value: value,
 				Headers: []kgo.RecordHeader{{Key: "ce_id", Value: fmt.Appendf(nil, "%s-%s-%d", d.kind, what, i)}}}
-			client.Produce(t.Context(), r, func(_ *kgo.Record, err error) {
+			producer.Produce(t.Context(), r, func(_ *kgo.Record, err error) {
 				if err != nil {
 					t.Error(err)
 				}
 			})
 		}
-		if err := client.Flush(t.Context()); err != nil {
+		if err := producer.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -232,9 +237,9 @@ func testClocks(t *testing.T, s *site) {
 	run := fmt.Sprintf("clock-%d", time.Now().UnixNano())
 	times := []string{"", "1970-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "0000-01-01T00:00:00Z", "2100-01-01T00:00:00.5Z", "9999-12-31T23:59:59Z", "1815-12-10T00:00:00+01:00"}
 	stamps := []time.Time{{}, time.UnixMilli(1), time.Date(1970, 1, 2, 0, 0, 0, 0, time.UTC), time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}
-	value, client := s.demoMessage(t, "hi"), s.kafka(t, false)
+	value, producer := s.demoMessage(t, "hi"), s.kafka(t, false)
 	warm := &kgo.Record{Key: []byte("acme"), Partition: homeOf("acme"), Value: value, Headers: []kgo.RecordHeader{{Key: "ce_subject", Value: []byte(run + "-warm")}}}
-	if err := client.ProduceSync(t.Context(), warm).FirstErr(); err != nil { // the first event of a new schema id waits, and the others pass it
+	if err := producer.ProduceSync(t.Context(), warm).FirstErr(); err != nil { // the first event of a new schema id waits, and the others pass it
 		t.Fatal(err)
 	}
 	s.run(t, "", "sub", "acme", run+"-warm", "--from", "begin", "--count", "1", "--timeout", "60s")
@@ -249,7 +254,7 @@ func testClocks(t *testing.T, s *site) {
 			if at != "" {
 				r.Headers = append(r.Headers, kgo.RecordHeader{Key: "ce_time", Value: []byte(at)})
 			}
-			if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			if err := producer.ProduceSync(t.Context(), r).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 			sent, said[id] = append(sent, id), at
@@ -286,5 +291,97 @@ func testClocks(t *testing.T, s *site) {
 		if said[id] != "" && !strings.Contains(story, "time "+said[id]) {
 			t.Errorf("%s: the story says another time:\n%s", said[id], story)
 		}
+	}
+}
+
+// TestFanoutMadeAnew: who is subscribed while the fan-out's topic is deleted and
+// created again is told of the gap, and gets what follows it.
+func TestFanoutMadeAnew(t *testing.T) { onBoth(t, "fan.", testFanoutMadeAnew) }
+
+func testFanoutMadeAnew(t *testing.T, d *deployment) {
+	if out, err := d.setup(t, "--clickhouse-database", "fan"); err != nil {
+		t.Fatalf("setup: %v\n%s", err, out)
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := d.role(t, "route")
+	node := d.role(t, "fanout", "--listen", local(ports[0]))
+	value, producer := d.demoMessage(t, "hi"), d.kafka(t, false)
+	send := func(ids ...string) {
+		for _, id := range ids {
+			r := &kgo.Record{Topic: d.prefix + "events", Key: []byte("acme"), Partition: homeOf("acme"), Value: value, Headers: []kgo.RecordHeader{
+				{Key: "ce_id", Value: []byte(id)}, {Key: "ce_subject", Value: []byte("room")}}}
+			if err := producer.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c, err := client.Dial(t.Context(), client.Config{URL: "ws://" + local(ports[0]), Token: strings.TrimSpace(d.run(t, "", "token", "acme"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sub, err := c.Subscribe(t.Context(), "room", client.Live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(within time.Duration) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		for ev, err := range sub.Events(ctx) {
+			var gap *client.Gap
+			switch {
+			case errors.As(err, &gap):
+				return "gap " + gap.Why
+			case err != nil:
+				t.Fatalf("%v; the node:\n%s\nroute:\n%s", err, tail(node.out.String()), tail(route.out.String()))
+			}
+			return ev.ID()
+		}
+		return "nothing"
+	}
+	send("old-1", "old-2")
+	if got := []string{next(time.Minute), next(time.Minute)}; !slices.Equal(got, []string{"old-1", "old-2"}) {
+		t.Fatalf("before: %v", got)
+	}
+	// The node is stopped while what it has not read vanishes with the topic.
+	if err := node.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	fan := d.prefix + "fanout.local"
+	for _, id := range []string{"on its way", "lost"} {
+		after(t, time.Second) // the node's open question is answered by then, or with the first of the two
+		send(id)
+		eventually(t, "route has let it through", func() bool {
+			return d.count(t, fan, func(r *kgo.Record) bool { return strings.Contains(string(r.Value), `"`+id+`"`) }) == 1
+		}, func() string { return tail(route.out.String()) })
+	}
+	d.remake(t, "fanout.local", func() {})
+	_ = route.cmd.Process.Kill() // its producer keeps to the topic that it met
+	_ = route.cmd.Wait()
+	route = d.role(t, "route")
+	if err := node.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	send("new-1", "new-2")
+	got := []string{next(90 * time.Second)}
+	if got[0] == "on its way" {
+		got[0] = next(90 * time.Second)
+	}
+	if got = append(got, next(time.Minute), next(time.Minute)); !slices.Equal(got, []string{"gap epoch", "new-1", "new-2"}) {
+		t.Errorf("after: %v\n%s", got, tail(node.out.String()))
+	}
+	eventually(t, "the node is ready again", func() bool {
+		code, _ := askReady(t, node)
+		return code == http.StatusOK
+	})
+	if log := node.out.String(); strings.Count(log, "was deleted and made anew") != 1 {
+		t.Errorf("the log:\n%s", log)
+	}
+	if _, metrics := get(t, web(node.admin)+"/metrics"); !strings.Contains(metrics, `spillway_fanout_gaps_total{why="epoch"} 1`) {
+		t.Error("the gap is not counted")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/spillway/spillway/processors"
+	"github.com/spillway/spillway/processors/audit/table"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -123,7 +124,8 @@ func (s *Story) keep(may func(*Account) bool) {
 // unavailable is what a client is told when ClickHouse fails; the log has why.
 func (a *api) unavailable(r *http.Request, err error) *refusal {
 	if r.Context().Err() == nil {
-		a.cfg.Logger.Warn("a question could not be answered", "err", err)
+		f := table.Diagnose(err)
+		a.cfg.Logger.Warn("a question could not be answered", "reason", string(f.Reason), "err", f)
 	}
 	no := refuse(schemas.AuditUnavailable, schemas.AuditUnavailable.Text())
 	no.retryAfter = 5

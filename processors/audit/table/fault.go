@@ -97,7 +97,7 @@ func Diagnose(err error) *Fault {
 	}
 	var known *Fault
 	if errors.As(err, &known) {
-		return &Fault{known.Reason, err}
+		return known
 	}
 	return &Fault{reasonOf(err), err}
 }
