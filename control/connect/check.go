@@ -96,7 +96,7 @@ func (c *Connections) await(ctx context.Context, p probe) error {
 	var told error // what a try said of a setting; the last one may only have run out of time
 	for said := false; ; said = true {
 		err := c.once(ctx, p)
-		if _, ok := err.(*Refused); ok {
+		if isRefused(err) {
 			told = err
 		}
 		switch {
@@ -125,9 +125,14 @@ func (c *Connections) once(ctx context.Context, p probe) error {
 	return c.explain(p.try(ctx))
 }
 
+func isRefused(err error) bool {
+	var r *Refused
+	return errors.As(err, &r)
+}
+
 // given is the last word about a part that did not answer in time.
 func (c *Connections) given(p probe, err error) error {
-	if _, ok := err.(*Refused); ok {
+	if isRefused(err) {
 		return err
 	}
 	return setting(p.address, "%s cannot be reached: %w", p.part, err)
