@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,12 +70,16 @@ func (a *anew) eventsAnew(t *testing.T) {
 	if !strings.Contains(a.route.out.String(), "a partition is refused") {
 		t.Errorf("route's log does not say so:\n%s", tail(a.route.out.String()))
 	}
-	_, text := get(t, web(a.route.admin)+"/metrics")
-	for _, metric := range []string{`spillway_route_refused_partitions{reason="recreated",session="0"} 6`, `spillway_route_refused_partitions{reason="recreated",session="1"} 6`} {
-		if !strings.Contains(text, metric) {
-			t.Errorf("the metrics do not say %s", metric)
+	text := ""
+	eventually(t, "the metric says that all 12 partitions are refused", func() bool {
+		_, text = get(t, web(a.route.admin)+"/metrics")
+		sum := 0
+		for _, m := range refusedRecreated.FindAllStringSubmatch(text, -1) {
+			n, _ := strconv.Atoi(m[1]) // digits only
+			sum += n
 		}
-	}
+		return sum == 12
+	}, func() string { return text })
 	if _, text := get(t, web(a.ingest.admin)+"/metrics"); !strings.Contains(text, "spillway_ingest_topic_changes_total 1") {
 		t.Error("ingest's metrics do not say so")
 	}
@@ -83,6 +89,8 @@ func (a *anew) eventsAnew(t *testing.T) {
 	}
 	a.arrives(t, "of the new log")
 }
+
+var refusedRecreated = regexp.MustCompile(`spillway_route_refused_partitions{reason="recreated",session="\d"} (\d+)`)
 
 // overflowAnew: what delay reads. It ends with the reason; a restart reads the
 // new one.
