@@ -603,11 +603,9 @@ type meetFlags struct {
 	registryFlags
 }
 
-func (f meetFlags) topics() schemas.Topics { return schemas.Topics{Prefix: f.TopicPrefix} }
-
 // at fills in the addresses of spillway dev.
 func (f meetFlags) at(p dev.Places) clusterFlags {
-	c := clusterFlags{KafkaBrokers: f.KafkaBrokers, TopicPrefix: f.TopicPrefix, RegistryURL: f.RegistryURL, kafkaFlags: f.kafkaFlags, registryFlags: f.registryFlags}
+	c := clusterFlags(f)
 	if len(c.KafkaBrokers) == 0 {
 		c.KafkaBrokers = strings.Split(p.Kafka, ",")
 	}
