@@ -3,8 +3,11 @@
 package integration
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +35,7 @@ func TestRegistryConformance(t *testing.T) {
 			name = "apicurio"
 		}
 		t.Run("api", func(t *testing.T) { askRegistry(t, s.at().Registry, name, true) })
+		t.Run("levels", func(t *testing.T) { askLevels(t, s.at().Registry) })
 		t.Run("client", func(t *testing.T) { realRegistry(t, s.at().Registry) })
 		t.Run("commands", func(t *testing.T) { registryCommands(t, s, s.at().Registry) })
 	})
@@ -45,6 +49,7 @@ func TestRegistryConformance(t *testing.T) {
 			name = "apicurio"
 		}
 		t.Run("api", func(t *testing.T) { askRegistry(t, address, name, false) })
+		t.Run("levels", func(t *testing.T) { askLevels(t, address) })
 		t.Run("client", func(t *testing.T) { realRegistry(t, address) })
 		s := &site{kind: "given", bin: builtBinary(t), data: t.TempDir()}
 		t.Run("commands", func(t *testing.T) { registryCommands(t, s, address) })
@@ -71,7 +76,9 @@ func askRegistry(t *testing.T, address, deviations string, whole bool) {
 		}
 	}
 	run := fmt.Sprintf("t%d", time.Now().UnixMilli())
-	findings, err := conformance.Run(conformance.Over(&http.Client{Timeout: 30 * time.Second}, address), steps, run)
+	ask := conformance.Over(&http.Client{Timeout: 30 * time.Second}, address)
+	t.Cleanup(func() { forget(t, ask, run+".") })
+	findings, err := conformance.Run(ask, steps, run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +95,92 @@ func askRegistry(t *testing.T, address, deviations string, whole bool) {
 		len(findings), len(table), len(findings)-odd, odd, deviations, len(known))
 	if !whole {
 		t.Log("skipped: what changes settings of all subjects, for this registry is somebody's own")
+	}
+}
+
+// forget deletes the subjects of a run, for every role that starts later asks
+// for all schemas.
+func forget(t *testing.T, ask conformance.Asker, run string) {
+	left := 0
+	for range 3 { // what is referred to goes after what refers to it
+		status, text, err := ask("GET", "/subjects", "")
+		var subjects []string
+		if err := errors.Join(err, json.Unmarshal([]byte(text), &subjects)); err != nil {
+			t.Errorf("list subjects: %d %v", status, err)
+			return
+		}
+		left = 0
+		for _, s := range subjects {
+			if !strings.Contains(s, run) {
+				continue
+			}
+			left++
+			for _, how := range []string{"", "?permanent=true"} {
+				if _, _, err := ask("DELETE", "/subjects/"+url.PathEscape(s)+how, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if left == 0 {
+			return
+		}
+	}
+	t.Logf("%d subjects of %s stay: this registry holds what was ever referred to", left, run)
+}
+
+// askLevels registers each pair of schemas that Spillway's own rules are tested
+// with, at each level: the registry must say as they do.
+func askLevels(t *testing.T, address string) {
+	text, err := os.ReadFile("../schemas/compat/testdata/pairs.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pairs []struct {
+		Name     string
+		Versions []json.RawMessage
+		Next     json.RawMessage
+		Want     map[string]string
+	}
+	if err := json.Unmarshal(text, &pairs); err != nil {
+		t.Fatal(err)
+	}
+	ask := conformance.Over(&http.Client{Timeout: 30 * time.Second}, address)
+	asked, run := 0, fmt.Sprintf("pair%d.", time.Now().UnixMilli())
+	t.Cleanup(func() { forget(t, ask, run) })
+	send := func(method, path string, body any) (int, string) {
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, answer, err := ask(method, path, string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status, answer
+	}
+	for i, p := range pairs {
+		for level, want := range p.Want {
+			subject := fmt.Sprintf("%s%d.%s", run, i, level)
+			versions := "/subjects/" + subject + "/versions"
+			for k, v := range p.Versions {
+				if k == 1 { // one may not be able to follow the other
+					send("PUT", "/config/"+subject, map[string]string{"compatibility": "NONE"})
+				}
+				if status, answer := send("POST", versions, map[string]string{"schema": string(v)}); status != 200 {
+					t.Fatalf("%s: %d %s", p.Name, status, answer)
+				}
+			}
+			send("PUT", "/config/"+subject, map[string]string{"compatibility": level})
+			status, answer := send("POST", versions, map[string]string{"schema": string(p.Next)})
+			if good := want == "ok"; good && status != 200 || !good && status != 409 {
+				t.Errorf("%s at %s: %d %s, want %s", p.Name, level, status, answer, want)
+			}
+			asked++
+		}
+	}
+	t.Logf("%d registrations are taken or refused as Spillway's own rules say", asked)
+	if asked < 210 {
+		t.Errorf("only %d pairs were read", asked)
 	}
 }
 
