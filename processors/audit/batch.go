@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/processors/audit/rows"
 	"github.com/spillway/spillway/processors/audit/table"
 	"github.com/spillway/spillway/schemas"
 )
@@ -16,12 +17,12 @@ import (
 // A batch is the rows of some records and the offsets behind them. It is owned
 // by one reader.
 type batch struct {
-	events      *eventRows
-	transitions *transitionRows
-	receipts    *receiptRows
-	ranges      *rangeRows
-	dead        *deadRows
-	odd         *oddRows
+	events      *rows.Events
+	transitions *rows.Transitions
+	receipts    *rows.Receipts
+	ranges      *rows.Ranges
+	dead        *rows.DeadLetters
+	odd         *rows.Undecodable
 
 	tables []*table.Table
 	bytes  int
@@ -38,8 +39,8 @@ type offsets map[string]map[int32]kgo.EpochOffset
 
 func newBatch(s *Sink) *batch {
 	b := &batch{
-		events: newEventRows(), transitions: newTransitionRows(), receipts: newReceiptRows(), ranges: newRangeRows(),
-		dead: newDeadRows(), odd: newOddRows(), next: offsets{}, sink: s, names: newNames(&s.cfg),
+		events: rows.NewEvents(), transitions: rows.NewTransitions(), receipts: rows.NewReceipts(), ranges: rows.NewRanges(),
+		dead: rows.NewDeadLetters(), odd: rows.NewUndecodable(), next: offsets{}, sink: s, names: newNames(&s.cfg),
 	}
 	b.tables = []*table.Table{&b.events.Table, &b.transitions.Table, &b.receipts.Table, &b.ranges.Table, &b.dead.Table, &b.odd.Table}
 	return b
@@ -87,9 +88,9 @@ func (b *batch) addRecord(ctx context.Context, topic schemas.TopicID, rec *kgo.R
 	case t.Events():
 		b.addEvent(ctx, topic, rec)
 	case t.Dead():
-		readEvent(&b.ev, rec, topic)
+		rows.ReadEvent(&b.ev, rec, topic)
 		b.names.complete(ctx, &b.ev)
-		b.dead.add(rec, &b.ev)
+		b.dead.Add(rec, &b.ev)
 	default:
 		if err := b.addSystem(rec); err != nil {
 			b.addOdd(rec, rec.Offset+1, err)
@@ -100,14 +101,14 @@ func (b *batch) addRecord(ctx context.Context, topic schemas.TopicID, rec *kgo.R
 // addEvent leaves out what came back: it has its row since it first arrived.
 // A return without a valid hash counts as none, and so does route.
 func (b *batch) addEvent(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
-	readEvent(&b.ev, rec, topic)
+	rows.ReadEvent(&b.ev, rec, topic)
 	if h := b.ev.ReturnHeader(); h != nil {
 		if _, err := schemas.ParseReturn(h, rec.Key, rec.Value, b.sink.cfg.Secrets.SecretKey); err == nil {
 			return
 		}
 	}
 	b.names.complete(ctx, &b.ev)
-	b.events.add(rec, &b.ev)
+	b.events.Add(rec, &b.ev)
 }
 
 func (b *batch) addSystem(rec *kgo.Record) error {
@@ -121,19 +122,19 @@ func (b *batch) addSystem(rec *kgo.Record) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
-		b.transitions.add(&t, clampMillis(rec.Timestamp.UnixMilli()))
+		b.transitions.Add(&t, rows.Clamp(rec.Timestamp.UnixMilli()))
 	case schemas.ReceiptName:
 		r, err := schemas.DecodeReceipt(body)
 		if err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
-		b.receipts.add(&r, rec)
+		b.receipts.Add(&r, rec)
 	case schemas.SessionRangeName:
 		r, err := schemas.DecodeSessionRange(body)
 		if err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
-		b.ranges.add(&r, rec)
+		b.ranges.Add(&r, rec)
 	default:
 		return fmt.Errorf("schema id %d is none of the audit's records", id)
 	}
@@ -141,7 +142,7 @@ func (b *batch) addSystem(rec *kgo.Record) error {
 }
 
 func (b *batch) addOdd(rec *kgo.Record, next int64, why error) {
-	b.odd.add(rec, next, why)
+	b.odd.Add(rec, next, why)
 	b.sink.metrics.undecodable.WithLabelValues(rec.Topic).Inc()
 }
 

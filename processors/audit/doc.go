@@ -23,5 +23,6 @@
 // row, even if a foreign producer's transaction was aborted, and no hung
 // transaction may hold up its neighbours.
 //
-// Package explain, beside this one, answers from these tables.
+// Three packages beside this one: rows makes the rows, table has the connection,
+// the tables and what ails ClickHouse, explain answers from the tables.
 package audit

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/spillway/spillway/processors/audit/rows"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -75,7 +76,7 @@ func (b *batch) check(t *testing.T) (out string) {
 			case []int64:
 				n = len(v)
 				for _, x := range v {
-					if c.Kind[:4] == "Date" && (x < 0 || x > maxMillis) && (c.Name != "occurred_at" || x < minOccurred || x > maxOccurred) {
+					if c.Kind[:4] == "Date" && (x < 0 || x > rows.MaxMillis) && (c.Name != "occurred_at" || x < rows.MinOccurred || x > rows.MaxOccurred) {
 						t.Fatalf("%s.%s is %d", tb.Name, c.Name, x)
 					}
 				}
@@ -87,7 +88,7 @@ func (b *batch) check(t *testing.T) (out string) {
 				n = len(v)
 			case []uint64:
 				n = len(v)
-			case []headers:
+			case []rows.Headers:
 				n = len(v)
 			default:
 				t.Fatalf("%s.%s is a %T", tb.Name, c.Name, v)

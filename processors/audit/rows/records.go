@@ -1,4 +1,4 @@
-package audit
+package rows
 
 import (
 	"time"
@@ -9,8 +9,8 @@ import (
 	"github.com/spillway/spillway/schemas"
 )
 
-// transitionRows is the table transitions.
-type transitionRows struct {
+// Transitions is the table transitions.
+type Transitions struct {
 	table.Table
 	identity
 	generation, attempt    []int32
@@ -29,8 +29,9 @@ type epochKey struct {
 	home  int32
 }
 
-func newTransitionRows() *transitionRows {
-	r := &transitionRows{epochs: map[epochKey]uint64{}}
+// NewTransitions returns an empty one.
+func NewTransitions() *Transitions {
+	r := &Transitions{epochs: map[epochKey]uint64{}}
 	r.Table = table.Define("transitions", append(r.identity.columns(),
 		table.Int32s("generation", &r.generation), table.Int32s("attempt", &r.attempt), table.Int8s("status", &r.status),
 		table.Text("path", &r.path), table.Text("reason", &r.reason), table.Text("replay", &r.replay),
@@ -40,8 +41,8 @@ func newTransitionRows() *transitionRows {
 	return r
 }
 
-// add appends the row of t, read from a record appended at ms.
-func (r *transitionRows) add(t *schemas.Transition, ms int64) {
+// Add appends the row of t, read from a record appended at ms.
+func (r *Transitions) Add(t *schemas.Transition, ms int64) {
 	o := t.Origin
 	o.AcceptedAt = sane(o.AcceptedAt, ms)
 	r.identity.add(clip(t.Tenant), o, t.EventID)
@@ -51,7 +52,7 @@ func (r *transitionRows) add(t *schemas.Transition, ms int64) {
 	r.path = append(r.path, t.Path)
 	r.reason = append(r.reason, string(t.Reason))
 	r.replay = append(r.replay, t.Replay)
-	r.at = append(r.at, clampMillis(t.At))
+	r.at = append(r.at, Clamp(t.At))
 	r.latency = append(r.latency, t.LatencyUS)
 	r.node = append(r.node, t.Node)
 	r.session = append(r.session, t.Session)
@@ -64,7 +65,7 @@ func (r *transitionRows) add(t *schemas.Transition, ms int64) {
 
 // epochOf remembers 4,096 epochs, which is more than any deployment has, and
 // forgets them all when garbage makes them more.
-func (r *transitionRows) epochOf(k epochKey) uint64 {
+func (r *Transitions) epochOf(k epochKey) uint64 {
 	e, ok := r.epochs[k]
 	if !ok {
 		if len(r.epochs) == 4096 {
@@ -76,8 +77,8 @@ func (r *transitionRows) epochOf(k epochKey) uint64 {
 	return e
 }
 
-// receiptRows is the table receipts.
-type receiptRows struct {
+// Receipts is the table receipts.
+type Receipts struct {
 	table.Table
 	tenant         []string
 	home           []int32
@@ -92,8 +93,9 @@ type receiptRows struct {
 	item           []uint32
 }
 
-func newReceiptRows() *receiptRows {
-	r := &receiptRows{}
+// NewReceipts returns an empty one.
+func NewReceipts() *Receipts {
+	r := &Receipts{}
 	r.Table = table.Define("receipts",
 		table.Text("tenant", &r.tenant), table.Int32s("home", &r.home), table.Uint64s("epoch", &r.epoch), table.Int64s("cursor", &r.cursor),
 		table.Text("region", &r.region), table.Text("node", &r.node), table.Millis("appended_at", &r.appendedAt), table.Millis("at", &r.at),
@@ -102,10 +104,10 @@ func newReceiptRows() *receiptRows {
 	return r
 }
 
-// add appends one row per delivery. Two receipts may name the same event, for
+// Add appends one row per delivery. Two receipts may name the same event, for
 // a resuming session gets it again: both count, hence the record's place.
-func (r *receiptRows) add(rc *schemas.Receipt, rec *kgo.Record) {
-	ms := clampMillis(rec.Timestamp.UnixMilli())
+func (r *Receipts) Add(rc *schemas.Receipt, rec *kgo.Record) {
+	ms := Clamp(rec.Timestamp.UnixMilli())
 	tenant := clip(rc.Tenant)
 	for i, d := range rc.Deliveries {
 		r.tenant = append(r.tenant, tenant)
@@ -125,8 +127,8 @@ func (r *receiptRows) add(rc *schemas.Receipt, rec *kgo.Record) {
 	r.Rows += len(rc.Deliveries)
 }
 
-// rangeRows is the table session_ranges.
-type rangeRows struct {
+// Ranges is the table session_ranges.
+type Ranges struct {
 	table.Table
 	tenant                         []string
 	home                           []int32
@@ -140,8 +142,9 @@ type rangeRows struct {
 	offset                         []int64
 }
 
-func newRangeRows() *rangeRows {
-	r := &rangeRows{}
+// NewRanges returns an empty one.
+func NewRanges() *Ranges {
+	r := &Ranges{}
 	r.Table = table.Define("session_ranges",
 		table.Text("tenant", &r.tenant), table.Int32s("home", &r.home), table.Uint64s("epoch", &r.epoch),
 		table.Text("session", &r.session), table.Text("subject", &r.subject), table.Text("node", &r.node), table.Text("region", &r.region), table.Text("channel", &r.channel),
@@ -150,8 +153,9 @@ func newRangeRows() *rangeRows {
 	return r
 }
 
-func (r *rangeRows) add(s *schemas.SessionRange, rec *kgo.Record) {
-	ms := clampMillis(rec.Timestamp.UnixMilli())
+// Add appends the row of s, which rec is.
+func (r *Ranges) Add(s *schemas.SessionRange, rec *kgo.Record) {
+	ms := Clamp(rec.Timestamp.UnixMilli())
 	r.tenant = append(r.tenant, clip(s.Tenant))
 	r.home = append(r.home, s.Home)
 	r.epoch = append(r.epoch, uint64(s.Epoch))

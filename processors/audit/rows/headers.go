@@ -1,4 +1,4 @@
-package audit
+package rows
 
 import (
 	"unsafe"
@@ -7,18 +7,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// headers are a record's headers as the client writes a Map from them: in
+// Headers are a record's headers as the client writes a Map from them: in
 // order, repeated names and all, for ClickHouse keeps both.
-type headers []kgo.RecordHeader
+type Headers []kgo.RecordHeader
 
 // Iterator walks the pairs.
-func (h headers) Iterator() chcolumn.MapIterator { return &headerIterator{h: h, i: -1} }
+func (h Headers) Iterator() chcolumn.MapIterator { return &headerIterator{h: h, i: -1} }
 
-// Put is never called: nothing is read into headers.
-func (h headers) Put(any, any) { panic("audit: headers are only written") }
+// Put is never called: nothing is read into Headers.
+func (h Headers) Put(any, any) { panic("rows: headers are only written") }
 
 type headerIterator struct {
-	h headers
+	h Headers
 	i int
 }
 

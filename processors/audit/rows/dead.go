@@ -1,4 +1,4 @@
-package audit
+package rows
 
 import (
 	"strconv"
@@ -10,8 +10,8 @@ import (
 	"github.com/spillway/spillway/schemas"
 )
 
-// deadRows is the table dead_letters.
-type deadRows struct {
+// DeadLetters is the table dead_letters.
+type DeadLetters struct {
 	table.Table
 	identity
 	generation, attempt   []int32
@@ -22,12 +22,13 @@ type deadRows struct {
 	partition             []int32
 	offset                []int64
 	key                   []string
-	headers               []headers
+	headers               []Headers
 	payload               []string
 }
 
-func newDeadRows() *deadRows {
-	r := &deadRows{}
+// NewDeadLetters returns an empty one.
+func NewDeadLetters() *DeadLetters {
+	r := &DeadLetters{}
 	r.Table = table.Define("dead_letters", append(r.identity.columns(),
 		table.Int32s("generation", &r.generation), table.Int32s("attempt", &r.attempt), table.Text("replay", &r.replay),
 		table.Text("type", &r.kind), table.Text("channel", &r.channel), table.Text("source", &r.source),
@@ -37,9 +38,9 @@ func newDeadRows() *deadRows {
 	return r
 }
 
-// add appends the row of a dead letter: ev is rec, read and completed, with
+// Add appends the row of a dead letter: ev is rec, read and completed, with
 // its own place as origin until the letter's headers say better.
-func (r *deadRows) add(rec *kgo.Record, ev *schemas.Event) {
+func (r *DeadLetters) Add(rec *kgo.Record, ev *schemas.Event) {
 	deadAt := ev.Origin.AcceptedAt
 	l := readLetter(rec)
 	if l.origin != (schemas.Origin{}) {
@@ -72,13 +73,13 @@ type letter struct {
 	attempt           int32
 	job               string
 	reason, err, step string
-	original          headers // without the internal ones
+	original          Headers // without the internal ones
 }
 
 // readLetter reads the internal headers. One that cannot be read counts as
 // missing: the letter is kept whatever its headers say.
 func readLetter(rec *kgo.Record) letter {
-	l := letter{original: make(headers, 0, len(rec.Headers))}
+	l := letter{original: make(Headers, 0, len(rec.Headers))}
 	for _, h := range rec.Headers {
 		if !strings.HasPrefix(h.Key, schemas.HeaderInternal) {
 			l.original = append(l.original, h)
@@ -104,8 +105,8 @@ func readLetter(rec *kgo.Record) letter {
 	return l
 }
 
-// oddRows is the table undecodable.
-type oddRows struct {
+// Undecodable is the table undecodable.
+type Undecodable struct {
 	table.Table
 	topic        []string
 	partition    []int32
@@ -115,20 +116,22 @@ type oddRows struct {
 	key, value   []string
 }
 
-func newOddRows() *oddRows {
-	r := &oddRows{}
+// NewUndecodable returns an empty one.
+func NewUndecodable() *Undecodable {
+	r := &Undecodable{}
 	r.Table = table.Define("undecodable",
 		table.Text("topic", &r.topic), table.Int32s("partition", &r.partition), table.Int64s("offset", &r.offset), table.Int64s("next_offset", &r.next),
 		table.Millis("appended_at", &r.appendedAt), table.Text("error", &r.err), table.Text("key", &r.key), table.Text("value", &r.value))
 	return r
 }
 
-func (r *oddRows) add(rec *kgo.Record, next int64, why error) {
+// Add appends what cannot be read, up to offset next, and why.
+func (r *Undecodable) Add(rec *kgo.Record, next int64, why error) {
 	r.topic = append(r.topic, rec.Topic)
 	r.partition = append(r.partition, rec.Partition)
 	r.offset = append(r.offset, rec.Offset)
 	r.next = append(r.next, next)
-	r.appendedAt = append(r.appendedAt, clampMillis(rec.Timestamp.UnixMilli()))
+	r.appendedAt = append(r.appendedAt, Clamp(rec.Timestamp.UnixMilli()))
 	r.err = append(r.err, why.Error())
 	r.key = append(r.key, view(rec.Key))
 	r.value = append(r.value, view(rec.Value))

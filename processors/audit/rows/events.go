@@ -1,4 +1,4 @@
-package audit
+package rows
 
 import (
 	"time"
@@ -14,8 +14,8 @@ import (
 // garbage.
 const maxTenant = 256
 
-// eventRows is the table events.
-type eventRows struct {
+// Events is the table events.
+type Events struct {
 	table.Table
 	identity
 	kind, channel, source   []string
@@ -23,12 +23,13 @@ type eventRows struct {
 	region, class           []string
 	idempotencyKey, traceID []string
 	schemaID                []int32
-	headers                 []headers
+	headers                 []Headers
 	payload                 []string
 }
 
-func newEventRows() *eventRows {
-	r := &eventRows{}
+// NewEvents returns an empty one.
+func NewEvents() *Events {
+	r := &Events{}
 	r.Table = table.Define("events", append(r.identity.columns(),
 		table.Text("type", &r.kind), table.Text("channel", &r.channel), table.Text("source", &r.source), table.Millis("occurred_at", &r.occurredAt),
 		table.Text("region", &r.region), table.Text("class", &r.class), table.Text("idempotency_key", &r.idempotencyKey), table.Text("trace_id", &r.traceID),
@@ -36,8 +37,8 @@ func newEventRows() *eventRows {
 	return r
 }
 
-// add appends the row of ev, which rec is: read, completed by names, no return.
-func (r *eventRows) add(rec *kgo.Record, ev *schemas.Event) {
+// Add appends the row of ev, which rec is: read, completed by names, no return.
+func (r *Events) Add(rec *kgo.Record, ev *schemas.Event) {
 	r.identity.addEvent(ev)
 	r.kind = append(r.kind, ev.Type)
 	r.channel = append(r.channel, ev.Channel)
@@ -85,11 +86,11 @@ func (id *identity) add(tenant string, o schemas.Origin, eventID string) {
 	id.eventID = append(id.eventID, eventID)
 }
 
-// readEvent fills ev from a record of events, or of dead, which keeps the
+// ReadEvent fills ev from a record of events, or of dead, which keeps the
 // original headers. A value without a wire format header has schema id -1.
-func readEvent(ev *schemas.Event, rec *kgo.Record, topic schemas.TopicID) {
+func ReadEvent(ev *schemas.Event, rec *kgo.Record, topic schemas.TopicID) {
 	ev.Reset(schemas.Origin{
-		Topic: topic, Partition: rec.Partition, Offset: rec.Offset, AcceptedAt: clampMillis(rec.Timestamp.UnixMilli()),
+		Topic: topic, Partition: rec.Partition, Offset: rec.Offset, AcceptedAt: Clamp(rec.Timestamp.UnixMilli()),
 	}, rec.Topic, rec.Key, rec.Value)
 	for _, h := range rec.Headers {
 		ev.SetHeader(h.Key, h.Value)
@@ -102,8 +103,8 @@ func readEvent(ev *schemas.Event, rec *kgo.Record, topic schemas.TopicID) {
 // The first and the last ms that the column occurred_at is given: the server
 // holds 1900 to 2299, but the client counts nanoseconds, which end in 2262.
 const (
-	minOccurred = -2_208_988_800_000
-	maxOccurred = 9_223_372_036_854
+	MinOccurred = -2_208_988_800_000
+	MaxOccurred = 9_223_372_036_854
 )
 
 // occurredAt is ce_time in Unix ms, or else the append time, which is also
@@ -117,7 +118,7 @@ func occurredAt(ev *schemas.Event) int64 {
 	if err != nil {
 		return ev.Origin.AcceptedAt
 	}
-	if ms := t.UnixMilli(); ms >= minOccurred && ms <= maxOccurred {
+	if ms := t.UnixMilli(); ms >= MinOccurred && ms <= MaxOccurred {
 		return ms
 	}
 	return ev.Origin.AcceptedAt
@@ -131,10 +132,11 @@ func traceID(traceparent string) string {
 	return traceparent[3:35]
 }
 
-// maxMillis is the last time kept, in 2109: v_status_now packs one in 42 bits.
-const maxMillis = 1<<42 - 1
+// MaxMillis is the last time kept, in 2109: v_status_now packs one in 42 bits.
+const MaxMillis = 1<<42 - 1
 
-func clampMillis(ms int64) int64 { return min(max(ms, 0), maxMillis) }
+// Clamp keeps a time within what the tables hold, 1970 to MaxMillis.
+func Clamp(ms int64) int64 { return min(max(ms, 0), MaxMillis) }
 
 func clip(tenant string) string {
 	if len(tenant) > maxTenant {
