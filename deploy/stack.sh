@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+secrets=${SPILLWAY_SECRETS:-deploy/compose/secrets}
 ready_within=240 # seconds, from the first container to the last one healthy
 
 die() { echo "stack: $*" >&2; exit 1; }
@@ -38,8 +39,8 @@ services() {
 # unready prints the containers that are not healthy, or ended badly.
 unready() {
   "${compose[@]}" ps -q | xargs docker inspect \
-    -f '{{.Name}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}} {{.State.ExitCode}}{{end}}' |
-    grep -vE ' (healthy|running 0|exited 0)$' || true
+    -f '{{.Name}} {{.State.Status}} {{.State.ExitCode}}{{with .State.Health}} {{.Status}}{{end}}' |
+    grep -vE ' (exited 0.*|running 0( healthy)?)$' || true
 }
 
 up() {
@@ -60,12 +61,12 @@ up() {
 # places writes the stack's addresses and key to a folder, where the commands for people look for them.
 places() {
   local web=http://127.0.0.1
-  cp deploy/compose/secrets/keys.json "$1/keys.json"
+  cp "$secrets/keys.json" "$1/keys.json"
   cat >"$1/dev.json" <<END
 {
   "kafka": "127.0.0.1:${SPILLWAY_PORT_KAFKA:-9092}",
   "registry": "$web:${SPILLWAY_PORT_REGISTRY:-8081}/apis/ccompat/v7",
-  "clickhouse": "http://spillway:$(cat deploy/compose/secrets/clickhouse_password)@127.0.0.1:${SPILLWAY_PORT_CLICKHOUSE:-8123}",
+  "clickhouse": "http://spillway:$(cat "$secrets/clickhouse_password")@127.0.0.1:${SPILLWAY_PORT_CLICKHOUSE:-8123}",
   "ingest": "$web:${SPILLWAY_PORT_INGEST:-8080}",
   "fanout": "ws://127.0.0.1:${SPILLWAY_PORT_FANOUT_EU_1:-8090}",
   "audit": "$web:${SPILLWAY_PORT_AUDIT:-8060}",
@@ -96,11 +97,11 @@ look() {
   cat <<END
 
 Where to look:
-  ClickHouse  curl -s 'http://127.0.0.1:${SPILLWAY_PORT_CLICKHOUSE:-8123}/?database=spillway' -u "spillway:\$(cat deploy/compose/secrets/clickhouse_password)" -d 'SHOW TABLES'
+  ClickHouse  curl -s 'http://127.0.0.1:${SPILLWAY_PORT_CLICKHOUSE:-8123}/?database=spillway' -u "spillway:\$(cat $secrets/clickhouse_password)" -d 'SHOW TABLES'
   Prometheus  http://127.0.0.1:${SPILLWAY_PORT_PROMETHEUS:-9090}/alerts
 END
   if services | grep -qx grafana; then
-    echo "  Grafana     http://127.0.0.1:${SPILLWAY_PORT_GRAFANA:-3000}, user admin, password in deploy/compose/secrets/grafana_password"
+    echo "  Grafana     http://127.0.0.1:${SPILLWAY_PORT_GRAFANA:-3000}, user admin, password in $secrets/grafana_password"
   fi
   cat <<END
   Follow it   ${compose[*]} run --rm cli sub acme 'chat.*'
