@@ -7,10 +7,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +43,7 @@ func TestCompose(t *testing.T) {
 	t.Run("cli", func(t *testing.T) { testComposeCLI(t, c) })
 	t.Run("restarts", func(t *testing.T) { testComposeRestarts(t, s) })
 	t.Run("prometheus", func(t *testing.T) { testComposePrometheus(t, c) })
+	t.Run("dashboards", func(t *testing.T) { testComposeDashboards(t, s, c) })
 }
 
 // testComposeConfig: the file is valid for each program that is installed, as
@@ -246,26 +251,94 @@ func testComposePrometheus(t *testing.T, c *composeStack) {
 	}
 }
 
-// promQuery returns one label of each series that a query finds.
+var timeFilter = regexp.MustCompile(`\$__timeFilter\(([a-z_]+)\)`)
+
+// testComposeDashboards asks everything that the dashboards ask, without
+// Grafana: of Prometheus and of ClickHouse.
+func testComposeDashboards(t *testing.T, s *site, c *composeStack) {
+	all, err := c.containers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../deploy/grafana/dashboards/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d struct {
+			Panels []struct {
+				Title   string
+				Targets []struct{ Expr, RawSQL string }
+			}
+		}
+		if err := json.Unmarshal(text, &d); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range d.Panels {
+			for _, q := range p.Targets {
+				switch _, there := all["prometheus"]; {
+				case q.RawSQL != "":
+					sql := timeFilter.ReplaceAllString(strings.ReplaceAll(q.RawSQL, "${tenant}", "acme"), "$1 > now() - INTERVAL 1 HOUR")
+					if answer := s.query(t, sql); strings.Contains(answer, "Exception") {
+						t.Errorf("%s, %s: %s\n%s", file, p.Title, sql, answer)
+					}
+					asked++
+				case there:
+					expr := strings.NewReplacer("$__rate_interval", "1m", "$node", ".*").Replace(q.Expr)
+					if _, err := promAsk("http://"+c.published(t, "prometheus"), expr); err != nil {
+						t.Errorf("%s, %s: %s: %v", file, p.Title, expr, err)
+					}
+					asked++
+				}
+			}
+		}
+	}
+	if asked < 6 {
+		t.Errorf("%d questions were asked", asked)
+	}
+	t.Logf("%d questions were asked", asked)
+}
+
+// promQuery returns one label of each series that a query finds, nothing
+// while Prometheus does not answer.
 func promQuery(t *testing.T, at, query, label string) []string {
 	t.Helper()
+	found, _ := promAsk(at, query) // asked again by who waits
+	var out []string
+	for _, metric := range found {
+		out = append(out, metric[label])
+	}
+	slices.Sort(out)
+	return out
+}
+
+// promAsk returns the labels of each series that a query finds.
+func promAsk(at, query string) ([]map[string]string, error) {
 	resp, err := http.Get(at + "/api/v1/query?query=" + url.QueryEscape(query))
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer resp.Body.Close()
 	var answer struct {
-		Data struct {
+		Error string
+		Data  struct {
 			Result []struct{ Metric map[string]string }
 		}
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	var out []string
+	if answer.Error != "" {
+		return nil, errors.New(answer.Error)
+	}
+	var out []map[string]string
 	for _, r := range answer.Data.Result {
-		out = append(out, r.Metric[label])
+		out = append(out, r.Metric)
 	}
-	slices.Sort(out)
-	return out
+	return out, nil
 }
