@@ -87,9 +87,10 @@ demo() {
   for schema in demo.message ai.inference.request ai.inference.token_delta ai.inference.completed; do
     ./spillway schemas register "schemas/$schema.avsc"
   done
-  echo '{"kind": "tenant", "name": "noisy", "spec": {"fast": {"rate": 100}}}' | ./spillway apply -f -
+  ./spillway apply -f integration/testdata/tenants.yaml
   ./spillway load --trace integration/load/testdata/azure_llm_inference_conv_2023.csv --speed 5 --tenants 20 --duration 60s || played=$?
   look
+  watch_it
   return $played
 }
 
@@ -103,10 +104,16 @@ END
   if services | grep -qx grafana; then
     echo "  Grafana     http://127.0.0.1:${SPILLWAY_PORT_GRAFANA:-3000}, user admin, password in $secrets/grafana_password"
   fi
+  echo "  Stop it     make down"
+}
+
+# watch_it says how to send and see an event, with the images of this stack.
+watch_it() {
+  local cli="${compose[*]} run --rm cli"
+  [[ ! -e deploy/images/local.env ]] || cli="env \$(cat deploy/images/local.env) $cli"
   cat <<END
-  Follow it   ${compose[*]} run --rm cli sub acme 'chat.*'
-              ${compose[*]} run --rm cli pub acme chat.1 '{"text":"hello"}'
-  Stop it     make down
+  Follow it   $cli sub acme 'chat.*' --from begin
+  Send        $cli pub acme chat.1 '{"text":"hello"}'
 END
 }
 
