@@ -48,6 +48,10 @@ func (p *partition) settle(o int64, maxKeys int) bool {
 func (s *session) takeAssignments() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, number := range s.gone { // before: it may have come back meanwhile
+		delete(s.refusedParts, number)
+	}
+	s.gone = s.gone[:0]
 	for number, why := range s.refusals {
 		s.refuse(number, why)
 	}

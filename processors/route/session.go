@@ -75,6 +75,7 @@ type session struct {
 	mu       sync.Mutex
 	starts   map[int32]int64   // assigned since the last poll: committed offset, -1 if there is none
 	refusals map[int32]refusal // the same: those that must not be read
+	gone     []int32           // given up since the last poll
 
 	client    atomic.Pointer[kgo.Client] // for ready
 	problem   atomic.Pointer[string]     // why it cannot read
@@ -147,6 +148,7 @@ func (s *session) run(ctx context.Context) error {
 		s.gts = gts
 		s.client.Store(gts.Client())
 		s.proven = false
+		clear(s.refusedParts)
 		err = s.loop(ctx)
 		s.client.Store(nil)
 		gts.CloseAllowingRebalance()
@@ -232,6 +234,9 @@ func (s *session) lost(_ context.Context, _ *kgo.Client, partitions map[string][
 	s.revoked.Store(true)
 	if lost := partitions[s.cfg.Topics.Events()]; len(lost) > 0 {
 		s.log.Info("partitions are given up", "partitions", lost)
+		s.mu.Lock()
+		s.gone = append(s.gone, lost...)
+		s.mu.Unlock()
 	}
 }
 
