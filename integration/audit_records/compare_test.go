@@ -137,6 +137,10 @@ func TestOrderOfAWaitingTenant(t *testing.T) {
 	}{
 		{"over a death of route", func(f *facts) { f.waits[0].tenant, f.outages[0].Killed = "t", 0 }, 0},
 		{"without one", func(f *facts) { f.waits[0].tenant, f.outages = "t", nil }, 1},
+		{"what waited for its schema", func(f *facts) {
+			f.outages = nil
+			f.decisions = append(f.decisions, decision{origin: place{0, 2}, status: "pending", path: "wait", cursor: -1})
+		}, 0},
 		{"of a tenant that never waited", func(f *facts) { f.outages[0].Killed = 0 }, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
