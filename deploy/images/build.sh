@@ -132,21 +132,23 @@ make_spillway() {
   local size version
   version=$(git -C "$root" describe --tags --always --dirty 2>/dev/null || echo dev)
   docker_build spillway "$1" "$root" --network none --file "$root/deploy/Dockerfile" --build-arg GO_IMAGE="$(tag go)" --build-arg VERSION="$version"
-  docker images --quiet --filter dangling=true --filter label=spillway.stage=build | xargs --no-run-if-empty docker rmi || true # one in use stays
   size=$(docker image inspect -f '{{.Size}}' "$(tag spillway)")
   ((size < max_product_bytes)) || die "spillway: the image has $size bytes, more than $max_product_bytes"
 }
 
-# docker_build NAME HASH CONTEXT OPTION... tags, labels, and removes the image that had the tag, unless something uses it.
+# docker_build NAME HASH CONTEXT OPTION...
 docker_build() {
-  local name=$1 sum=$2 context=$3 before after
+  local name=$1 sum=$2 context=$3
   shift 3
-  before=$(docker image inspect -f '{{.Id}}' "$(tag "$name")" 2>/dev/null || true)
   docker build --label "$label=$sum" --tag "$(tag "$name")" "$@" "$context"
-  after=$(docker image inspect -f '{{.Id}}' "$(tag "$name")")
-  if [[ -n $before && $before != "$after" ]]; then
-    docker rmi "$before" >/dev/null 2>&1 || true # a container still runs it
-  fi
+}
+
+# sweep removes what earlier builds of this script left without a name. Docker keeps what a container uses.
+sweep() {
+  local mark
+  for mark in "$label" spillway.stage=build; do
+    docker images --quiet --filter dangling=true --filter "label=$mark" | sort -u | xargs --no-run-if-empty docker rmi >/dev/null 2>&1 || true
+  done
 }
 
 have() { [[ $(docker image inspect -f "{{index .Config.Labels \"$label\"}}" "$(tag "$1")" 2>/dev/null) == "$2" ]]; }
@@ -209,6 +211,7 @@ fi
 for name in "$@"; do
   build "$name"
 done
+sweep
 if [[ -e $scratch/local.env ]]; then
   mv "$scratch/local.env" "$here/local.env"
   say "deploy/images/local.env names them"
