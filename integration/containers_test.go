@@ -206,7 +206,7 @@ func (s *containersStack) part(ctx context.Context, name, img string, port, host
 }
 
 // logs are the last lines that a container printed.
-func logs(ctx context.Context, c testcontainers.Container) string {
+func logs(ctx context.Context, c *testcontainers.DockerContainer) string {
 	if c == nil {
 		return ""
 	}
