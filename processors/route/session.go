@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -129,12 +130,28 @@ func (s *session) options() []kgo.Opt {
 
 		kgo.TransactionalID(s.cfg.member(s.number)),
 		kgo.TransactionTimeout(transactionTimeout),
+		// A transaction that begins while the last one's markers are still being
+		// written is refused for a moment (KIP-890, CONCURRENT_TRANSACTIONS). The
+		// client then waits for its back-off and for fresh metadata, by default
+		// 250 ms and up to 5 s: a partition would stand still that long.
+		kgo.RetryBackoffFn(retryAfter), kgo.MetadataMinAge(metadataMinAge),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchMaxBytes(schemas.MaxRouteBatch),
 		kgo.MaxBufferedRecords(1<<20), // one batch's outputs never wait for each other
 	)
+}
+
+// metadataMinAge is how often metadata may be asked for.
+const metadataMinAge = 50 * time.Millisecond
+
+// retryAfter is how long the client waits after so many failures in a row: 10
+// ms, twice as long each time, 1 s at most, less up to a fifth so that sessions
+// do not come together.
+func retryAfter(failures int) time.Duration {
+	wait := min(10*time.Millisecond<<min(max(failures-1, 0), 7), time.Second)
+	return wait - rand.N(wait/5)
 }
 
 // run decides until ctx ends.
@@ -149,7 +166,9 @@ func (s *session) run(ctx context.Context) error {
 		s.client.Store(gts.Client())
 		s.proven = false
 		clear(s.refusedParts)
-		err = s.loop(ctx)
+		if err = s.takeOver(ctx); err == nil {
+			err = s.loop(ctx)
+		}
 		s.client.Store(nil)
 		gts.CloseAllowingRebalance()
 		if ctx.Err() != nil {
@@ -168,6 +187,18 @@ func (s *session) run(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, rebuildMost)
+	}
+	return nil
+}
+
+// takeOver ends the transaction that an earlier life of this session left open,
+// before anything is read: Kafka tells no committed offset while it stands, and
+// would take it back only when it times out, 10 to 20 s later.
+func (s *session) takeOver(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
+	if _, _, err := s.gts.Client().ProducerID(ctx); err != nil {
+		return fmt.Errorf("take over transactional id %s: %w", s.cfg.member(s.number), err)
 	}
 	return nil
 }
