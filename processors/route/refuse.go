@@ -100,7 +100,7 @@ func (s *session) stopped(ctx context.Context, number int32, err error) {
 	if !found {
 		why = refusal{beyondEnd, fmt.Sprintf("offset %d cannot be read: %v", at, err)}
 		if errors.Is(err, kerr.UnknownTopicID) {
-			why = refusal{recreated, fmt.Sprintf("%s is another topic now: %v", s.cfg.Topics.Events(), err)}
+			why = refusal{recreated, fmt.Sprintf("%s was deleted and made anew (%v): restart this router to take the new one from its start", s.cfg.Topics.Events(), err)}
 		}
 	}
 	s.refuse(number, why)
