@@ -24,7 +24,7 @@ func newForwards(cfg *Config) (*forwards, error) {
 		kgo.DefaultProduceTopic(cfg.Topics.Events()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerLinger(0),
+		kgo.ProducerLinger(0), kgo.MetadataMinAge(metadataMinAge), // it is also asked which topic `events` is now
 		kgo.ProducerBatchMaxBytes(schemas.MaxClientBatch),
 		kgo.RecordDeliveryTimeout(forwardTimeout),
 	)...)
