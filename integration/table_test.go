@@ -109,14 +109,15 @@ func undo(f func()) {
 	undone.list = append(undone.list, f)
 }
 
+// undoAll holds the lock to its end: who comes second, at the end of the tests
+// or with a signal, waits until all is undone.
 func undoAll() {
 	undone.Lock()
-	list := undone.list
-	undone.list = nil
-	undone.Unlock()
-	for _, f := range slices.Backward(list) {
+	defer undone.Unlock()
+	for _, f := range slices.Backward(undone.list) {
 		f()
 	}
+	undone.list = nil
 }
 
 func TestMain(m *testing.M) {
