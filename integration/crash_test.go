@@ -12,6 +12,7 @@ import (
 // starts it again: producers try again, subscribers resume by cursor, nothing
 // is lost.
 func TestRestartUnderLoad(t *testing.T) {
+	t.Parallel() // it has parts of its own, and waits more than it works
 	on(t, "dev")
 	s := own(t, "dev", func(data string) (stack, error) { return newDev(data, devConfig{base: 19000}) })
 	run := s.play(t, "--speed", "2", "--duration", "25s", "--no-noisy")
@@ -43,7 +44,7 @@ func TestKillEachRole(t *testing.T) {
 func testKillEachRole(t *testing.T, s *site) {
 	s.clickhouseReady(t)
 	kill := func(part string) {
-		after(t, 4*time.Second)
+		after(t, 2500*time.Millisecond)
 		if err := s.Kill(part); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +54,7 @@ func testKillEachRole(t *testing.T, s *site) {
 		}
 		t.Logf("%s killed, ready again after %s", part, time.Since(began))
 	}
-	run := s.play(t, "--speed", "1", "--duration", "35s", "--no-noisy")
+	run := s.play(t, "--speed", "1", "--duration", "28s", "--no-noisy")
 	for _, part := range []string{"control", "route", "delay", "fanout", "audit", "ingest"} {
 		kill(part)
 	}
@@ -62,7 +63,7 @@ func testKillEachRole(t *testing.T, s *site) {
 	// are killed with a tenant in overflow too, and ClickHouse must have it all.
 	s.run(t, "", "apply", "-f", "testdata/tenants.yaml")
 	file := filepath.Join(t.TempDir(), "report.json")
-	run = s.play(t, "--speed", "1", "--duration", "18s", "--report", file)
+	run = s.play(t, "--speed", "1", "--duration", "14s", "--report", file)
 	for _, part := range []string{"delay", "audit", "fanout", "audit", "delay"} {
 		kill(part)
 	}

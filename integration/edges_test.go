@@ -27,6 +27,7 @@ import (
 // ask for, with every role and command; and fails to, in every way people
 // manage to.
 func TestEdges(t *testing.T) {
+	t.Parallel() // it has parts of its own, and waits more than it works
 	on(t, "containers")
 	e := newEdges(t)
 	t.Run("through", func(t *testing.T) {

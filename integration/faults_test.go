@@ -23,6 +23,7 @@ import (
 // acknowledged is lost and nothing is decided twice: audit_records compares all
 // records of all outages at the end.
 func TestBrokerFaults(t *testing.T) {
+	t.Parallel() // it has parts of its own, and waits more than it works
 	t.Run("containers", func(t *testing.T) {
 		on(t, "containers")
 		s := own(t, "containers", func(data string) (stack, error) {

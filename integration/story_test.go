@@ -79,7 +79,7 @@ func TestLoad(t *testing.T) { onEach(t, testLoad) }
 
 func testLoad(t *testing.T, s *site) {
 	s.clickhouseReady(t)
-	r := s.load(t, "--speed", "2", "--tenants", "20", "--duration", "20s")
+	r := s.load(t, "--speed", "4", "--tenants", "20", "--duration", "10s", "--malformed", "0.003")
 	explainSome(t, s, r.Run)
 }
 

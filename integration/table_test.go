@@ -4,6 +4,7 @@ package integration
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,7 +43,7 @@ func on(t *testing.T, kind string) {
 	told.by[story][kind] = outcome{how: "cut off"}
 	t.Cleanup(func() {
 		told.Lock()
-		defer told.Unlock()
+		defer told.Unlock() // keepTable's too
 		o := outcome{how: fmt.Sprintf("passed %.0f s", time.Since(began).Seconds())}
 		switch {
 		case t.Failed():
@@ -51,6 +52,9 @@ func on(t *testing.T, kind string) {
 			o = outcome{"skipped", cmp.Or(told.why[t.Name()], "see the log")}
 		}
 		told.by[story][kind] = o
+		if err := keepTable(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 	})
 }
 
@@ -63,10 +67,8 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// writeTable prints story × stack.
+// writeTable prints story × stack. told is locked.
 func writeTable(w io.Writer) error {
-	told.Lock()
-	defer told.Unlock()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-44s", "story")
 	for _, k := range kinds {
@@ -141,18 +143,19 @@ func TestMain(m *testing.M) {
 		}
 	}
 	undoAll()
-	if err := report(); err != nil {
+	told.Lock()
+	if err := errors.Join(writeTable(os.Stdout), keepTable()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
+	told.Unlock()
 	os.Exit(code)
 }
 
-// report prints the table, also to the file that SPILLWAY_STORIES_FILE names.
-func report() error {
-	if err := writeTable(os.Stdout); err != nil {
-		return err
-	}
+// keepTable writes the table to the file that SPILLWAY_STORIES_FILE names, after
+// each story: who looks there sees how far the suite is, and what it came to if
+// it is cut off. told is locked.
+func keepTable() error {
 	name := os.Getenv("SPILLWAY_STORIES_FILE")
 	if name == "" {
 		return nil
@@ -161,9 +164,5 @@ func report() error {
 	if err != nil {
 		return err
 	}
-	if err := writeTable(f); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return errors.Join(writeTable(f), f.Close())
 }
