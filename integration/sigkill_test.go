@@ -24,7 +24,6 @@ import (
 //
 // SPILLWAY_SIGKILL_ROUNDS (50) and SPILLWAY_SIGKILL_SEED choose the run.
 func TestSigkillRounds(t *testing.T) {
-	t.Parallel() // it has parts of its own, and waits more than it works
 	t.Run("containers", func(t *testing.T) {
 		on(t, "containers")
 		testSigkillRounds(t, own(t, "containers", func(data string) (stack, error) { return newContainers(data, containersConfig{}) }))

@@ -156,6 +156,17 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// What waited for its schema after a restart may come later, and no more than that.
+func TestJudgeOfWhatWaited(t *testing.T) {
+	for late, want := range map[int]bool{3: true, 4: false} {
+		r := &Report{Exact: Tally{OutOfOrder: late}, Verdict: Verdict{Waited: 3}}
+		r.judge(true)
+		if ok := len(r.Failures) == 0; ok != want {
+			t.Errorf("%d late of 3 that waited: %v", late, r.Failures)
+		}
+	}
+}
+
 func TestShape(t *testing.T) {
 	var times []time.Duration
 	for k := range 30 { // burst of 10, then one each 100 ms

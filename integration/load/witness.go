@@ -26,6 +26,7 @@ type witness struct {
 	overQuota  int            // events of the noisy tenant that were too much
 	deadOther  map[string]int // good events that are dead for another reason
 	duplicates int
+	waited     int // good events that waited for their schema or tenant
 }
 
 // transitionIDs are the schema ids under which Transitions are written.
@@ -103,8 +104,14 @@ func (w *witness) noteDecision(r *kgo.Record) {
 		return
 	}
 	t, err := schemas.DecodeTransition(body)
-	if err == nil && t.Status == schemas.Dup && strings.HasPrefix(t.EventID, w.run+"-") {
+	if err != nil || !strings.HasPrefix(t.EventID, w.run+"-") {
+		return
+	}
+	switch {
+	case t.Status == schemas.Dup:
 		w.duplicates++
+	case (t.Reason == schemas.AwaitSchema || t.Reason == schemas.AwaitTenant) && !strings.HasPrefix(t.EventID, w.run+"-bad-"):
+		w.waited++
 	}
 }
 
@@ -114,10 +121,11 @@ type Verdict struct {
 	Dead       map[string]int `json:"dead"`       // malformed records by reason
 	OverQuota  int            `json:"over_quota"` // of the noisy tenant
 	DeadGood   map[string]int `json:"dead_good"`  // good events that died: must be empty
+	Waited     int            `json:"waited"`     // good events that waited for their schema or tenant: they may come later than others (DESIGN section 1)
 }
 
 func (w *witness) verdict() Verdict {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Verdict{Duplicates: w.duplicates, Dead: maps.Clone(w.dead), OverQuota: w.overQuota, DeadGood: maps.Clone(w.deadOther)}
+	return Verdict{Duplicates: w.duplicates, Dead: maps.Clone(w.dead), OverQuota: w.overQuota, DeadGood: maps.Clone(w.deadOther), Waited: w.waited}
 }
