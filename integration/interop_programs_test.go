@@ -98,7 +98,7 @@ func (p producer) ready(t *testing.T) (cache string) {
 	env := append(os.Environ(), "FROM="+p.folder(t))
 	version, err := p.bash(t.Context(), p.version, env)
 	if err != nil {
-		if os.Getenv("CI") == "true" {
+		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
 		skip(t, p.name+" needs: "+p.version)
