@@ -9,9 +9,10 @@ import "encoding/binary"
 //
 // An entry lies in the less full of its two buckets, so a look-up reads two
 // cache lines whatever the load, and forgetting clears one word. When both are
-// full its segment, a 256th of the index, is made an eighth larger: growth
-// never stops the line for long, and memory follows the number of keys. A
-// segment never shrinks.
+// full one of their entries moves to its other bucket; when those are full too,
+// the segment, a 256th of the index, is made an eighth larger: growth never
+// stops the line for long, and memory follows the number of keys. A segment
+// never shrinks.
 type index struct{ segments [256][]uint32 }
 
 const (
@@ -53,8 +54,34 @@ func (x *index) find(k *key, r *ring) bool {
 
 // add enters k at seq; r has the keys of the other entries.
 func (x *index) add(k *key, seq uint64, r *ring) {
-	for !place(x.segments[k[0]], k, entryOf(k, seq)) {
+	for e := entryOf(k, seq); !place(x.segments[k[0]], k, e) && !displace(x.segments[k[0]], k, e, r); {
 		x.grow(k[0], r)
+	}
+}
+
+// displace puts e into a bucket of k in place of an entry that finds room in
+// its other bucket. It reports false if none does.
+func displace(segment []uint32, k *key, e uint32, r *ring) bool {
+	if segment == nil {
+		return false
+	}
+	a, b := buckets(segment, k)
+	for _, bucket := range [...][]uint32{a, b} {
+		for i, other := range bucket {
+			if place(segment, r.at(r.seq(other&placeMask)), other) {
+				bucket[i] = e
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// reserve makes room for so many keys in each segment.
+func (x *index) reserve(keys *[256]int) {
+	for s, n := range keys {
+		n += n / 16 // full to 94 %: displace finds room up to there
+		x.segments[s] = make([]uint32, (n/bucketEntries+1)*bucketEntries)
 	}
 }
 

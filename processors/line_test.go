@@ -90,6 +90,7 @@ var chatOne = []byte("chat.1")
 
 // traffic makes records of 64 tenants with ids that never repeat.
 type traffic struct {
+	*player
 	line   Line
 	st     *State
 	ev     Event
@@ -104,7 +105,7 @@ type traffic struct {
 func newTraffic(t testing.TB) *traffic {
 	p := newPlayer(t)
 	p.registry[1] = fakeAnswer{schema: plain{}}
-	tr := &traffic{line: p.steps, st: NewState(0), value: append(schemas.AppendWireHeader(nil, 1), `{"text":"hello"}`...),
+	tr := &traffic{player: p, line: p.steps, st: NewState(0), value: append(schemas.AppendWireHeader(nil, 1), `{"text":"hello"}`...),
 		id: make([]byte, 24), clock: storyStart.UnixMilli()}
 	for i := range tr.keys {
 		tr.keys[i] = fmt.Appendf(nil, "tenant-%02d", i)
@@ -114,6 +115,14 @@ func newTraffic(t testing.TB) *traffic {
 }
 
 func (tr *traffic) next() Decision {
+	if tr.n%512 == 0 {
+		tr.st.Commit()
+	}
+	return tr.walk()
+}
+
+// walk makes a record and takes it down the line.
+func (tr *traffic) walk() Decision {
 	tr.n++
 	copy(tr.id, "0123456789abcdef")
 	for i := range tr.id[16:] {
@@ -124,9 +133,6 @@ func (tr *traffic) next() Decision {
 	tr.ev.SetHeader(schemas.HeaderSubject, chatOne)
 	if tr.n%8 == 0 {
 		tr.clock += tr.perKey
-	}
-	if tr.n%512 == 0 {
-		tr.st.Commit()
 	}
 	return tr.line.Walk(&tr.ev, tr.st)
 }

@@ -36,6 +36,7 @@ type ring struct {
 	spare   []key // one chunk, for reuse
 	max     uint64
 	early   uint64 // keys forgotten before their time, for want of room
+	bare    bool   // there is no index yet; see build
 }
 
 type group struct {
@@ -94,7 +95,22 @@ func (r *ring) push(k *key, clock int64) {
 	}
 	r.tail++
 	*r.at(r.tail - 1) = *k
-	r.idx.add(k, r.tail-1, r)
+	if !r.bare {
+		r.idx.add(k, r.tail-1, r)
+	}
+}
+
+// build makes the index of a bare ring, at once and of the right size.
+func (r *ring) build() {
+	var keys [256]int
+	for seq := r.head; seq < r.tail; seq++ {
+		keys[r.at(seq)[0]]++
+	}
+	r.idx.reserve(&keys)
+	for seq := r.head; seq < r.tail; seq++ {
+		r.idx.add(r.at(seq), seq, r)
+	}
+	r.bare = false
 }
 
 func (r *ring) chunk() []key {
@@ -128,7 +144,9 @@ func (r *ring) rollback(m ringMark) {
 // rest goes with the next commits.
 func (r *ring) commit() {
 	for end := min(r.live, r.head+forgetAtOnce); r.head < end; r.head++ {
-		r.idx.remove(r.at(r.head), r.head)
+		if !r.bare {
+			r.idx.remove(r.at(r.head), r.head)
+		}
 	}
 	if n := int((r.head - r.base) / chunkKeys); n > 0 {
 		r.spare = r.chunks[n-1]

@@ -1,6 +1,10 @@
 package processors
 
-import "github.com/spillway/spillway/schemas"
+import (
+	"strings"
+
+	"github.com/spillway/spillway/schemas"
+)
 
 // State is all that the line remembers about one partition of `events`: its
 // clock, one ring of keys, and one small record a tenant. One goroutine owns
@@ -17,16 +21,18 @@ type State struct {
 	appended int64 // append time of the newest record
 	ring     ring
 	tenants  map[string]*tenant
-	sweepAt  int // number of tenants at which idle ones are looked for
+	sweepAt  int   // number of tenants at which idle ones are looked for
+	whole    int64 // hour of the clock whose whole record was packed; -1: none was
 
-	batch uint64 // number of the batch; see touch
-	undo  undo
+	batch  uint64 // number of the batch; see tenantOf
+	undo   undo
+	packed []byte // memory of Pack
 }
 
 type undo struct {
-	clock, appended int64
-	ring            ringMark
-	tenants         []savedTenant
+	clock, appended, whole int64
+	ring                   ringMark
+	tenants                []savedTenant
 }
 
 type savedTenant struct {
@@ -36,6 +42,7 @@ type savedTenant struct {
 
 // A tenant is what is remembered of one tenant.
 type tenant struct {
+	name    string
 	at      int64 // newest own time of its events, ms of the partition's clock
 	day     int64 // UTC day that used counts, since 1970
 	used    int64 // events let through on that day
@@ -62,7 +69,7 @@ func NewState(maxKeys int) *State {
 	if maxKeys <= 0 {
 		maxKeys = DefaultMaxKey
 	}
-	st := &State{ring: newRing(min(maxKeys, MaxKeysBound)), tenants: make(map[string]*tenant), sweepAt: sweepLeast}
+	st := &State{ring: newRing(min(maxKeys, MaxKeysBound)), tenants: make(map[string]*tenant), sweepAt: sweepLeast, whole: -1}
 	st.Begin()
 	return st
 }
@@ -94,7 +101,7 @@ func (st *State) Stats() Stats {
 // Begin starts a batch: Rollback comes back to here.
 func (st *State) Begin() {
 	st.batch++
-	st.undo.clock, st.undo.appended, st.undo.ring = st.clock, st.appended, st.ring.mark()
+	st.undo.clock, st.undo.appended, st.undo.whole, st.undo.ring = st.clock, st.appended, st.whole, st.ring.mark()
 	clear(st.undo.tenants)
 	st.undo.tenants = st.undo.tenants[:0]
 }
@@ -110,7 +117,7 @@ func (st *State) Commit() {
 
 // Rollback takes back every decision since Begin, and begins the next batch.
 func (st *State) Rollback() {
-	st.clock, st.appended = st.undo.clock, st.undo.appended
+	st.clock, st.appended, st.whole = st.undo.clock, st.undo.appended, st.undo.whole
 	st.ring.rollback(st.undo.ring)
 	for _, s := range st.undo.tenants {
 		*s.of = s.was
@@ -161,8 +168,8 @@ func (st *State) advance(a int64) {
 func (st *State) tenantOf(name string) *tenant {
 	t := st.tenants[name]
 	if t == nil {
-		t = &tenant{}
-		st.tenants[string([]byte(name))] = t // name is a view of the record
+		t = &tenant{name: strings.Clone(name)} // name is a view of the record
+		st.tenants[t.name] = t
 	}
 	if t.batch != st.batch {
 		t.batch = st.batch
