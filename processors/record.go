@@ -31,6 +31,7 @@ const (
 	flagWhole = 1 << 0
 	flagMore  = 1 << 1
 	flagRest  = 1 << 2 // goes on with the tenants of the record before
+	flagFresh = 1 << 3 // nothing was remembered before
 )
 
 // A Mark says which part of the log a record stands for.
@@ -48,6 +49,7 @@ type Record struct {
 	Whole    bool  // a restore may begin here
 	More     bool  // the same batch goes on in the next record
 	Rest     bool  // it began in an earlier one
+	Fresh    bool  // the state began empty with this batch: no record before it counts
 }
 
 // hour is the span of the clock within which one record is whole.
@@ -65,7 +67,7 @@ func (w *Record) Needed(clock int64) bool {
 // is how many bytes a record may have before it goes on in another; the keys
 // of a batch are never parted.
 func (st *State) Pack(m Mark, limit int, yield func(r Record, packed []byte)) {
-	r := Record{Mark: m, Clock: st.clock, Appended: st.appended, Whole: st.clock/hour != st.whole}
+	r := Record{Mark: m, Clock: st.clock, Appended: st.appended, Whole: st.clock/hour != st.whole, Fresh: st.whole < 0}
 	st.whole = st.clock / hour
 	b := st.appendKeys(appendHead(st.packed[:0], &r))
 	add := func(t *tenant) {
@@ -73,7 +75,7 @@ func (st *State) Pack(m Mark, limit int, yield func(r Record, packed []byte)) {
 			r.More = true
 			b[1] |= flagMore
 			yield(r, b)
-			r.More, r.Whole, r.Rest = false, false, true
+			r.More, r.Whole, r.Fresh, r.Rest = false, false, false, true
 			b = append(appendHead(b[:0], &r), 0) // no keys
 		}
 		b = st.appendTenant(b, t)
@@ -102,6 +104,9 @@ func appendHead(b []byte, r *Record) []byte {
 	}
 	if r.Rest {
 		flags |= flagRest
+	}
+	if r.Fresh {
+		flags |= flagFresh
 	}
 	b = append(b, recordVersion, flags)
 	b = binary.AppendUvarint(b, uint64(r.From))
@@ -188,23 +193,35 @@ func ReadRecord(packed []byte) (Record, error) {
 
 // A Restore makes a state of the records of a log: Apply each in order, from a
 // whole one on, then take the State.
-type Restore struct{ st *State }
+type Restore struct {
+	st      *State
+	maxKeys int
+}
 
 // NewRestore begins with an empty state; see NewState.
 func NewRestore(maxKeys int) *Restore {
-	st := NewState(maxKeys)
-	st.ring.bare = true
-	return &Restore{st}
+	re := &Restore{maxKeys: maxKeys}
+	re.empty()
+	return re
+}
+
+func (re *Restore) empty() {
+	re.st = NewState(re.maxKeys)
+	re.st.ring.bare = true
 }
 
 // Apply folds one record into the state, as if its events had been decided
 // here. After an error the restore is worthless.
 func (re *Restore) Apply(packed []byte) (Record, error) {
-	st, in := re.st, unpack{b: packed}
+	in := unpack{b: packed}
 	r := in.head()
 	if in.bad != "" {
 		return r, in.err()
 	}
+	if r.Fresh {
+		re.empty()
+	}
+	st := re.st
 	if r.Whole {
 		clear(st.tenants)
 		st.whole = r.Clock / hour
@@ -323,7 +340,8 @@ func (in *unpack) head() (r Record) {
 		in.fail(fmt.Sprintf("version %d, this program reads %d", intro[0], recordVersion))
 		return r
 	}
-	r.Whole, r.More, r.Rest = intro[1]&flagWhole != 0, intro[1]&flagMore != 0, intro[1]&flagRest != 0
+	flags := intro[1]
+	r.Whole, r.More, r.Rest, r.Fresh = flags&flagWhole != 0, flags&flagMore != 0, flags&flagRest != 0, flags&flagFresh != 0
 	r.From = int64(in.uvarint())
 	r.To = r.From + int64(in.uvarint())
 	r.Clock = int64(in.uvarint())
