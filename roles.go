@@ -294,7 +294,7 @@ func (c *routeCmd) wire(p *boot.Host) error {
 	}
 	r, err := route.New(route.Config{
 		Kafka: p.Conns.Kafka(), Topics: c.topics(), Partitions: follower.Partitions(), SchemaIDs: ids,
-		Tenants: follower, Secrets: follower, Schemas: reg,
+		Tenants: routed{follower}, Secrets: follower, Schemas: reg,
 		Node: p.Node, Ordinal: c.Ordinal, Sessions: c.Sessions, MaxKeys: c.MaxKeys,
 		Now: time.Now, Logger: p.Log, Registerer: p.Metrics,
 	})
@@ -304,6 +304,11 @@ func (c *routeCmd) wire(p *boot.Host) error {
 	p.Start("route", r)
 	return nil
 }
+
+// routed is what route asks of control: one snapshot a batch.
+type routed struct{ *control.Follower }
+
+func (r routed) Policies() route.Policies { return r.Snapshot() }
 
 type delayCmd struct{ roleFlags }
 

@@ -78,6 +78,10 @@ func NewState(maxKeys int) *State {
 // have ever stepped back; 0 before the first record.
 func (st *State) Clock() int64 { return st.clock }
 
+// Appended is the append time of the newest record of the partition, Unix ms;
+// 0 before the first one.
+func (st *State) Appended() int64 { return st.appended }
+
 // Stats is how much the state holds.
 type Stats struct {
 	Keys           int    // remembered

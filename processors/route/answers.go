@@ -13,17 +13,21 @@ import (
 	"github.com/spillway/spillway/schemas/registry"
 )
 
-// tenants are the line's Tenants during one batch.
+// tenants are the line's Tenants during one batch: one version of the policies.
 type tenants struct {
 	source Tenants
+	now    Policies
 	age    int64 // ms
 }
 
-// at sets the time of the batch that begins. What control knows later is
-// fresher still.
-func (t *tenants) at(now time.Time) { t.age = now.Sub(t.source.FreshAt()).Milliseconds() }
+// at takes the newest version for the batch that begins. They are at least as
+// fresh as was said before they were taken.
+func (t *tenants) at(now time.Time) {
+	t.age = now.Sub(t.source.FreshAt()).Milliseconds()
+	t.now = t.source.Policies()
+}
 
-func (t *tenants) Policy(tenant string) (*schemas.Policy, bool) { return t.source.Policy(tenant) }
+func (t *tenants) Policy(tenant string) (*schemas.Policy, bool) { return t.now.Policy(tenant) }
 func (t *tenants) Age() int64                                   { return t.age }
 
 // known are the line's Schemas: those that the registry's client knows, with

@@ -18,11 +18,19 @@ import (
 type Tenants interface {
 	// Wait returns when the first complete snapshot is there, or ctx's error.
 	Wait(ctx context.Context) error
-	// Policy is the effective policy of a tenant; see processors.Tenants.
-	Policy(tenant string) (*schemas.Policy, bool)
+	// Policies are the newest version.
+	Policies() Policies
 	// FreshAt is when, on this process's clock, the policies were known to be
 	// all there are.
 	FreshAt() time.Time
+}
+
+// Policies are one version of all tenants' policies.
+type Policies interface {
+	// Policy is the effective policy of a tenant; see processors.Tenants.
+	Policy(tenant string) (*schemas.Policy, bool)
+	// Version grows with each change.
+	Version() int64
 }
 
 // Secrets are the cluster's, from control, after Tenants.Wait.

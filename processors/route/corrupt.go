@@ -30,10 +30,7 @@ const readTimeout = 2 * time.Second
 // that is wrong there too is skipped, for what the network spoilt comes whole
 // the next time.
 func (s *session) corrupt(ctx context.Context, number int32, polled error) (span, bool) {
-	at := int64(0)
-	if p := s.parts[number]; p != nil {
-		at = max(0, p.reached)
-	}
+	at := s.position(ctx, number)
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	part, err := s.fetch(ctx, number, at)

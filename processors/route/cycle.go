@@ -17,7 +17,9 @@ import (
 // the client must be replaced.
 func (s *session) cycle(ctx context.Context, fetches kgo.Fetches) error {
 	now := s.cfg.Now()
-	s.takeAssignments()
+	if err := s.takeAssignments(now); err != nil {
+		return err
+	}
 	skips, err := s.pollErrors(ctx, fetches)
 	if err != nil {
 		return err
@@ -38,6 +40,7 @@ func (s *session) cycle(ctx context.Context, fetches kgo.Fetches) error {
 	for _, skip := range skips {
 		s.skip(skip)
 	}
+	s.remember()
 	return s.end(ctx, now)
 }
 
@@ -101,11 +104,7 @@ func (s *session) learn(ctx context.Context, fetches kgo.Fetches) {
 
 // open is the state of a partition, with a transaction under way.
 func (s *session) open(number int32) *partition {
-	p := s.parts[number]
-	if p == nil { // assigned before its offsets were seen: cannot be, but must not panic
-		p = &partition{number: number, state: processors.NewState(s.cfg.MaxKeys), reached: -1}
-		s.parts[number] = p
-	}
+	p := s.parts[number] // there: takeAssignments came after the poll
 	if !p.open {
 		p.open, p.after = true, p.reached
 		p.state.Begin()
@@ -150,7 +149,11 @@ func (s *session) skip(b span) {
 	}
 	d := processors.Decision{Verdict: processors.Dead, Reason: schemas.UndecodableBatch, Step: "valid",
 		Detail: fmt.Sprintf("offsets %d to %d of partition %d %s", b.offset, b.next-1, b.partition, b.why)}
-	origin := schemas.Origin{Topic: s.topic, Partition: b.partition, Offset: b.offset, AcceptedAt: s.cfg.Now().UnixMilli()}
+	at := p.state.Appended() // of the last one that could be read: the log's time, not ours
+	if at == 0 {
+		at = s.cfg.Now().UnixMilli()
+	}
+	origin := schemas.Origin{Topic: s.topic, Partition: b.partition, Offset: b.offset, AcceptedAt: at}
 	s.ev.Reset(origin, s.cfg.Topics.Events(), nil, nil)
 	s.counts.add(d)
 	s.write(&kgo.Record{Partition: b.partition, Offset: b.offset}, d)
@@ -190,6 +193,9 @@ func (s *session) end(ctx context.Context, began time.Time) error {
 	if try == kgo.TryAbort && len(s.tooLarge) == 0 {
 		s.again++
 	}
+	if try == kgo.TryCommit {
+		endCtx = s.pointTo(endCtx)
+	}
 	committed, err := s.gts.End(endCtx, try)
 	s.revoked.Store(false)
 	switch {
@@ -213,12 +219,15 @@ func (s *session) end(ctx context.Context, began time.Time) error {
 
 // commit: what the transaction said holds.
 func (s *session) commit(began time.Time) {
+	s.mu.Lock()
 	for _, p := range s.parts {
 		if p.open {
-			p.state.Commit()
-			p.reached, p.open = p.after, false
+			p.hold()
+			delete(s.accepted, p.number)
 		}
 	}
+	s.noteHeld()
+	s.mu.Unlock()
 	s.proven, s.again = true, 0
 	s.unwritten.Store(nil)
 	clear(s.tooLarge)

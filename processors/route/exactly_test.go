@@ -183,6 +183,13 @@ func (s *stage) checkOnce(n int) {
 	if len(decided) != n {
 		s.t.Errorf("%d events decided, want %d", len(decided), n)
 	}
+	s.checkDelivered(n)
+}
+
+// checkDelivered: n events were delivered, once each and in the order of their
+// tenant's appends.
+func (s *stage) checkDelivered(n int) {
+	s.t.Helper()
 	last := map[int32]string{}
 	delivered := map[string]bool{}
 	for _, r := range s.all(topics.Fanout("eu")) {

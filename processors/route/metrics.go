@@ -18,6 +18,8 @@ type metrics struct {
 	batch        prometheus.Histogram
 	aborts       *prometheus.CounterVec // by cause
 	rebuilds     prometheus.Counter
+	restores     prometheus.Histogram
+	restored     prometheus.Counter
 	registryWait prometheus.Histogram
 	lag          *prometheus.GaugeVec // by session
 	keys         *prometheus.GaugeVec
@@ -46,18 +48,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		batch:        histogram("transaction_records", "Records decided in one committed transaction.", prometheus.ExponentialBuckets(1, 2, 12)),
 		aborts:       prometheus.NewCounterVec(counter("aborts_total", "Transactions taken back, by cause."), []string{"cause"}),
 		rebuilds:     prometheus.NewCounter(counter("session_rebuilds_total", "Sessions whose client had to be replaced.")),
+		restores:     histogram("restore_seconds", "Reading the states of newly assigned partitions from route.state.", prometheus.ExponentialBuckets(0.001, 2, 15)),
+		restored:     prometheus.NewCounter(counter("restored_keys_total", "Idempotency keys read back from route.state.")),
 		registryWait: histogram("registry_wait_seconds", "Waiting for the schema registry about ids never met.", prometheus.ExponentialBuckets(0.001, 2, 7)),
 		lag:          gauge("stream_lag_seconds", "Age of the newest record decided, when it was committed."),
 		keys:         gauge("dedupe_keys", "Idempotency keys remembered."),
 		keyBytes:     gauge("dedupe_bytes", "Memory of the remembered keys."),
 		behind:       gauge("tenants_behind", "Tenants with events in overflow."),
 		refused: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spillway_route_refused_partitions",
-			Help: "Partitions that are not read until a person has looked, by why: below_start, beyond_end (the committed offset is not in the log), recreated (the topic is another)."},
+			Help: "Partitions that are not read until a person has looked, by why: below_start, beyond_end (the committed offset is not in the log), recreated (the topic is another), no_commit, no_state, state_gone, state_differs (route.state does not fit the committed offset), unreadable (it is tried again)."},
 			[]string{"session", "reason"}),
 		early: gauge("dedupe_forgotten_early_keys", "Keys forgotten before 24 h because max_keys was reached."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.decisions, m.forged, m.repeated, m.transactions, m.batch, m.aborts, m.rebuilds, m.registryWait,
+		reg.MustRegister(m.decisions, m.forged, m.repeated, m.transactions, m.batch, m.aborts, m.rebuilds, m.restores, m.restored, m.registryWait,
 			m.lag, m.keys, m.keyBytes, m.behind, m.early, m.refused)
 	}
 	return m

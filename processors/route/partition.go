@@ -16,36 +16,45 @@ import (
 type partition struct {
 	number  int32
 	state   *processors.State
-	reached int64 // the state knows all records before this offset; -1: it has seen none, and nothing is committed
-	after   int64 // same, once the transaction under way has committed
-	open    bool  // a transaction is under way, or its outcome is in doubt
+	wholes  []whole // records of route.state at which a restore of state may begin, oldest first; none: it began empty
+	at      pointer // what the committed offset says
+	reached int64   // the state knows all records before this offset; -1: it has seen none, and nothing is committed
+
+	// Of the transaction under way.
+	open        bool // there is one, or its outcome is in doubt
+	after       int64
+	written     []written // its records of route.state
+	next        pointer   // what its commit says
+	wholesAfter []whole
 }
 
-// settle makes the state that of the committed offset o, -1 if there is none:
-// as it was before the open transaction, or after it, or, if it reaches
-// elsewhere, an empty one. It reports whether the state was kept.
-func (p *partition) settle(o int64, maxKeys int) bool {
-	open := p.open
-	p.open = false
-	switch {
-	case o == p.reached:
-		if open {
-			p.state.Rollback()
-		}
-	case open && o == p.after:
-		p.state.Commit()
-		p.reached = o
-	default:
-		p.state = processors.NewState(maxKeys)
-		p.reached = o
+// settle undoes the open transaction, if the committed offset o says that it
+// was. It reports false if the state reaches elsewhere.
+func (p *partition) settle(o int64) bool {
+	if o != p.reached {
 		return false
 	}
+	if p.open {
+		p.state.Rollback()
+	}
+	p.open, p.written = false, p.written[:0]
 	return true
 }
 
-// takeAssignments settles the states of the partitions that were assigned
-// since the last poll.
-func (s *session) takeAssignments() {
+// hold makes what the open transaction changed the partition's state.
+func (p *partition) hold() {
+	p.state.Commit()
+	p.reached, p.open = p.after, false
+	if len(p.written) > 0 {
+		p.at = p.next
+		p.wholes, p.wholesAfter = p.wholesAfter, p.wholes
+		p.written = p.written[:0]
+	}
+}
+
+// takeAssignments takes over the partitions that were assigned since the last
+// poll. An error means that what is in memory is of no use for one of them.
+func (s *session) takeAssignments(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, number := range s.gone { // before: it may have come back meanwhile
@@ -53,20 +62,44 @@ func (s *session) takeAssignments() {
 	}
 	s.gone = s.gone[:0]
 	for number, why := range s.refusals {
+		if why.reason == unreadable && s.tryAgain.IsZero() {
+			s.tryAgain = now.Add(restoreAgain)
+		}
 		s.refuse(number, why)
+		delete(s.parts, number)
 	}
 	clear(s.refusals)
-	for number, o := range s.starts {
+	var lost error
+	for number, st := range s.starts {
 		delete(s.refusedParts, number)
-		p := s.parts[number]
-		if p == nil {
-			s.parts[number] = &partition{number: number, state: processors.NewState(s.cfg.MaxKeys), reached: o}
-		} else if !p.settle(o, s.cfg.MaxKeys) {
-			s.log.Info("the state does not reach to the committed offset, it begins empty", "partition", number, "offset", o)
+		if st.state != nil {
+			s.parts[number] = &partition{number: number, state: st.state, wholes: st.wholes, at: st.from, reached: st.at}
+		} else if p := s.parts[number]; p == nil || !p.settle(st.at) {
+			delete(s.parts, number)
+			lost = fmt.Errorf("partition %d: its state in memory does not reach to the committed offset %d", number, st.at)
 		}
 	}
 	clear(s.starts)
 	s.tellRefused()
+	s.noteHeld()
+	if s.anew && lost == nil {
+		lost = errors.New("a person has accepted that a refused partition goes on")
+	}
+	s.anew = false
+	if lost == nil && !s.tryAgain.IsZero() && !now.Before(s.tryAgain) {
+		lost = errors.New("states could not be restored: they are read again")
+	}
+	return lost
+}
+
+// noteHeld tells assigned which states are in memory. s.mu is held.
+func (s *session) noteHeld() {
+	clear(s.held)
+	for number, p := range s.parts {
+		if !p.open {
+			s.held[number] = p.reached
+		}
+	}
 }
 
 // clean drops the states of partitions that another session owns now. Nothing
@@ -79,11 +112,14 @@ func (s *session) clean(now time.Time) {
 	}
 	s.cleaned = now
 	owned := s.gts.Client().CommittedOffsets()[s.cfg.Topics.Events()]
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for number, p := range s.parts {
 		if _, ok := owned[number]; !ok && p.reached >= 0 && !p.open {
 			delete(s.parts, number)
 		}
 	}
+	s.noteHeld()
 }
 
 // committed asks the broker for the committed offsets of `events`, waiting
@@ -128,10 +164,9 @@ func (s *session) settleAll(ctx context.Context) error {
 		if !ok {
 			o = -1
 		}
-		if o != p.reached {
+		if !p.settle(o) {
 			return fmt.Errorf("partition %d: an aborted transaction has committed, or another session has: offset %d, want %d", number, o, p.reached)
 		}
-		p.settle(o, s.cfg.MaxKeys)
 	}
 	return nil
 }

@@ -13,11 +13,12 @@ import (
 )
 
 // A refusal is why a partition is not read: going on would lose or double
-// events without a word. It stands until the partition is assigned anew and
-// found good, which a person brings about; the other partitions go on.
+// events without a word. It stands until a person accepts that (see Accept), or
+// the partition is assigned anew and found good; the other partitions go on.
 type refusal struct {
 	reason string // metric label
 	text   string
+	goOn   int64 // offset of events to go on from once a person accepts; below 0: the committed one, else the log start
 }
 
 // Why a partition is refused, the metric's label.
@@ -25,9 +26,15 @@ const (
 	belowStart = "below_start" // retention has deleted what was not decided
 	beyondEnd  = "beyond_end"  // the log is shorter than what was decided
 	recreated  = "recreated"   // the topic was deleted and made anew
+
+	noCommit     = "no_commit"     // there is state, but no committed offset
+	noState      = "no_state"      // the offset was not committed by route
+	stateGone    = "state_gone"    // part of what is remembered was deleted
+	stateDiffers = "state_differs" // the state does not reach exactly to the committed offset
+	unreadable   = "unreadable"    // Kafka does not give the state now; it is asked again
 )
 
-var refusalReasons = [...]string{belowStart, beyondEnd, recreated}
+var refusalReasons = [...]string{belowStart, beyondEnd, recreated, noCommit, noState, stateGone, stateDiffers, unreadable}
 
 // checkTimeout bounds asking Kafka about the logs of assigned partitions.
 const checkTimeout = 5 * time.Second
@@ -37,7 +44,7 @@ const checkTimeout = 5 * time.Second
 // will: an offset out of range is an error there too.
 func (s *session) check(ctx context.Context, committed map[int32]int64) map[int32]refusal {
 	if len(committed) == 0 {
-		return nil
+		return map[int32]refusal{}
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -52,7 +59,7 @@ func (s *session) check(ctx context.Context, committed map[int32]int64) map[int3
 	}
 	if err != nil {
 		s.log.Warn("where the logs of assigned partitions start and end is not known", "topic", events, "err", err)
-		return nil
+		return map[int32]refusal{}
 	}
 	out := make(map[int32]refusal)
 	for number, o := range committed {
@@ -73,15 +80,15 @@ func (s *session) check(ctx context.Context, committed map[int32]int64) map[int3
 }
 
 func anotherTopic(events string, is, was schemas.TopicID) refusal {
-	return refusal{recreated, fmt.Sprintf("%s was deleted and made anew (its id is %s, was %s): restart this router to take the new one from its start", events, is, was)}
+	return refusal{recreated, fmt.Sprintf("%s was deleted and made anew (its id is %s, was %s): restart this router to take the new one from its start", events, is, was), 0}
 }
 
 func outOfLog(committed, start, end int64) (refusal, bool) {
 	switch {
 	case committed < start:
-		return refusal{belowStart, fmt.Sprintf("everything before offset %d is decided, but the log begins at %d: %d offsets were deleted undecided", committed, start, start-committed)}, true
+		return refusal{belowStart, fmt.Sprintf("everything before offset %d is decided, but the log begins at %d: %d offsets were deleted undecided", committed, start, start-committed), start}, true
 	case committed > end:
-		return refusal{beyondEnd, fmt.Sprintf("everything before offset %d is decided, but the log ends at %d: Kafka has lost records", committed, end)}, true
+		return refusal{beyondEnd, fmt.Sprintf("everything before offset %d is decided, but the log ends at %d: Kafka has lost records", committed, end), end}, true
 	}
 	return refusal{}, false
 }
@@ -89,22 +96,35 @@ func outOfLog(committed, start, end int64) (refusal, bool) {
 // stopped is a partition that the client reads no further, for its offset is
 // not in the log or the log is another one.
 func (s *session) stopped(ctx context.Context, number int32, err error) {
-	at := int64(0)
-	if p := s.parts[number]; p != nil {
-		at = max(0, p.reached)
-	}
+	at := s.position(ctx, number)
 	if _, told := s.refusedParts[number]; told {
 		return
 	}
 	why, found := s.check(ctx, map[int32]int64{number: at})[number]
 	if !found {
-		why = refusal{beyondEnd, fmt.Sprintf("offset %d cannot be read: %v", at, err)}
+		why = refusal{beyondEnd, fmt.Sprintf("offset %d cannot be read: %v", at, err), at}
 		if errors.Is(err, kerr.UnknownTopicID) {
-			why = refusal{recreated, fmt.Sprintf("%s was deleted and made anew (%v): restart this router to take the new one from its start", s.cfg.Topics.Events(), err)}
+			why = refusal{recreated, fmt.Sprintf("%s was deleted and made anew (%v): restart this router to take the new one from its start", s.cfg.Topics.Events(), err), 0}
 		}
 	}
 	s.refuse(number, why)
 	s.tellRefused()
+}
+
+// position is the offset from which a partition is read: where nothing is
+// committed, the log start.
+func (s *session) position(ctx context.Context, number int32) int64 {
+	if p := s.parts[number]; p != nil && p.reached >= 0 {
+		return p.reached
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	starts, err := kadm.NewClient(s.forwards.client).ListStartOffsets(ctx, s.cfg.Topics.Events())
+	start, ok := starts.Lookup(s.cfg.Topics.Events(), number)
+	if err != nil || !ok || start.Err != nil {
+		return 0
+	}
+	return start.Offset
 }
 
 // refuse notes a refusal and logs it once.
@@ -119,7 +139,9 @@ func (s *session) refuse(number int32, why refusal) {
 // tellRefused tells metrics and ready which partitions are refused.
 func (s *session) tellRefused() {
 	counts, first := make(map[string]int), int32(-1)
+	var list []Refused
 	for number, why := range s.refusedParts {
+		list = append(list, Refused{number, why.reason, why.text, why.goOn})
 		counts[why.reason]++
 		if first < 0 || number < first {
 			first = number
@@ -128,6 +150,7 @@ func (s *session) tellRefused() {
 	for _, reason := range refusalReasons {
 		s.metrics.refused.WithLabelValues(s.name, reason).Set(float64(counts[reason]))
 	}
+	s.refusedNow.Store(&list)
 	if first < 0 {
 		s.refusing.Store(nil)
 		return

@@ -63,6 +63,7 @@ type session struct {
 	again        int  // batches taken back since the last commit
 	counts       counts
 	refusedParts map[int32]refusal
+	tryAgain     time.Time        // when states that could not be read are read again; zero: there are none
 	limit        int              // records of the next batch, at most cfg.MaxBatch
 	tooLarge     map[placeOf]bool // events with a record that Kafka refused for its size
 	epochs       map[int32]uint64
@@ -74,15 +75,20 @@ type session struct {
 	revoked atomic.Bool
 
 	mu       sync.Mutex
-	starts   map[int32]int64   // assigned since the last poll: committed offset, -1 if there is none
+	starts   map[int32]start   // assigned since the last poll
+	metadata map[int32]string  // of the committed offsets, as fetched last
+	held     map[int32]int64   // states in memory: offset that they reach to
 	refusals map[int32]refusal // the same: those that must not be read
 	gone     []int32           // given up since the last poll
+	accepted map[int32]bool    // a person wants them to go on in spite of the refusal; until something is committed
+	anew     bool              // the client must be replaced, so that accepted partitions are assigned again
 
-	client    atomic.Pointer[kgo.Client] // for ready
-	problem   atomic.Pointer[string]     // why it cannot read
-	begun     atomic.Int64               // when the open transaction began, Unix ms; 0: none is open
-	unwritten atomic.Pointer[string]     // why its last transaction was taken back
-	refusing  atomic.Pointer[string]     // which partition it refuses, and why
+	client     atomic.Pointer[kgo.Client] // for ready
+	problem    atomic.Pointer[string]     // why it cannot read
+	begun      atomic.Int64               // when the open transaction began, Unix ms; 0: none is open
+	unwritten  atomic.Pointer[string]     // why its last transaction was taken back
+	refusing   atomic.Pointer[string]     // which partition it refuses, and why
+	refusedNow atomic.Pointer[[]Refused]
 }
 
 type placeOf struct {
@@ -97,7 +103,10 @@ func newSession(r *Router, number int) *session {
 		tenants:      tenants{source: r.cfg.Tenants},
 		schemas:      newKnown(r.cfg.Schemas),
 		parts:        make(map[int32]*partition),
-		starts:       make(map[int32]int64),
+		starts:       make(map[int32]start),
+		metadata:     make(map[int32]string),
+		held:         make(map[int32]int64),
+		accepted:     make(map[int32]bool),
 		refusedParts: make(map[int32]refusal),
 		refusals:     make(map[int32]refusal),
 		tooLarge:     make(map[placeOf]bool),
@@ -125,7 +134,7 @@ func (s *session) options() []kgo.Opt {
 		kgo.FetchMaxWait(time.Second),
 		kgo.MaxDecompressBatchBytes(schemas.MaxClientBatch),
 		kgo.BlockRebalanceOnPoll(),
-		kgo.AdjustFetchOffsetsFn(s.assigned),
+		kgo.OnOffsetsFetched(s.fetched), kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.OnPartitionsRevoked(s.lost),
 
 		kgo.TransactionalID(s.cfg.member(s.number)),
@@ -164,8 +173,9 @@ func (s *session) run(ctx context.Context) error {
 		}
 		s.gts = gts
 		s.client.Store(gts.Client())
-		s.proven = false
+		s.proven, s.tryAgain = false, time.Time{}
 		clear(s.refusedParts)
+		s.forgetOpen()
 		if err = s.takeOver(ctx); err == nil {
 			err = s.loop(ctx)
 		}
@@ -189,6 +199,17 @@ func (s *session) run(ctx context.Context) error {
 		pause = min(2*pause, rebuildMost)
 	}
 	return nil
+}
+
+// forgetOpen drops the states whose transaction ended nobody knows how: they
+// are restored.
+func (s *session) forgetOpen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.starts)
+	clear(s.refusals)
+	maps.DeleteFunc(s.parts, func(_ int32, p *partition) bool { return p.open })
+	s.noteHeld()
 }
 
 // takeOver ends the transaction that an earlier life of this session left open,
@@ -237,8 +258,9 @@ func (s *session) leave() {
 }
 
 // assigned is called before the client fetches newly assigned partitions, with
-// the offsets that it will begin at. It runs on the client's goroutine. A
-// partition that must not be read is left out: an error would stop all.
+// the offsets that it will begin at. It runs on the client's goroutine, while
+// the session goes on with its other partitions. A partition that must not be
+// read is left out: an error would stop all.
 func (s *session) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	events := s.cfg.Topics.Events()
 	at := make(map[int32]int64)
@@ -246,14 +268,42 @@ func (s *session) assigned(ctx context.Context, offsets map[string]map[int32]kgo
 		at[p] = max(-1, o.EpochOffset().Offset)
 	}
 	refusals := s.check(ctx, at)
+	starts, unknown := make(map[int32]start), make(map[int32]start)
+	s.mu.Lock()
+	for p, o := range at {
+		if _, no := refusals[p]; no {
+			continue
+		}
+		starts[p] = start{at: o, metadata: s.metadata[p]}
+		if reached, ok := s.held[p]; !ok || reached != o {
+			unknown[p] = starts[p]
+		}
+	}
+	s.mu.Unlock()
+	if len(unknown) > 0 {
+		maps.Copy(refusals, s.restore(ctx, unknown))
+		maps.Copy(starts, unknown)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, o := range at {
-		if why, no := refusals[p]; no {
+		why, no := refusals[p]
+		switch {
+		case !no:
+			s.starts[p] = starts[p]
+		case s.accepted[p] && why.reason != unreadable:
+			if why.goOn >= 0 {
+				o = why.goOn
+				offsets[events][p] = kgo.NewOffset().At(o)
+			}
+			s.starts[p] = start{at: o, state: processors.NewState(s.cfg.MaxKeys)}
+			s.log.Warn("a refused partition goes on, as a person has accepted", "partition", p, "offset", o, "reason", why.reason)
+		default:
 			s.refusals[p] = why
 			delete(offsets[events], p)
-		} else {
-			s.starts[p] = o
 		}
 	}
 	s.log.Info("partitions are assigned", "partitions", slices.Sorted(maps.Keys(at)))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/deploy/dev/broker"
@@ -227,7 +228,7 @@ func (s *stage) settled() {
 			s.t.Fatal(err)
 		}
 		offsets, err := admin.FetchOffsets(ctx, topics.Prefix+"route")
-		if err != nil {
+		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // no member has joined yet
 			s.t.Fatal(err)
 		}
 		behind := 0
@@ -281,6 +282,7 @@ func (s *stage) transitions(n int) []schemas.Transition {
 type fakeControl struct {
 	mu       sync.Mutex
 	policies map[string]*schemas.Policy
+	version  int64
 	stale    time.Duration // how old the policies are
 }
 
@@ -301,14 +303,26 @@ func (c *fakeControl) set(tenant string, p schemas.Policy) {
 	next := maps.Clone(c.policies)
 	next[tenant] = &p
 	c.policies = next
+	c.version++
+}
+
+// fakePolicies are what control said at one time.
+type fakePolicies struct {
+	policies map[string]*schemas.Policy
+	version  int64
+}
+
+func (p fakePolicies) Version() int64 { return p.version }
+func (p fakePolicies) Policy(tenant string) (*schemas.Policy, bool) {
+	policy, ok := p.policies[tenant]
+	return policy, ok
 }
 
 func (c *fakeControl) Wait(ctx context.Context) error { return ctx.Err() }
-func (c *fakeControl) Policy(tenant string) (*schemas.Policy, bool) {
+func (c *fakeControl) Policies() Policies {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, ok := c.policies[tenant]
-	return p, ok
+	return fakePolicies{c.policies, c.version}
 }
 func (c *fakeControl) FreshAt() time.Time            { return time.Now().Add(-c.stale) }
 func (c *fakeControl) SigningSecret() schemas.Secret { return testSecret }
