@@ -213,6 +213,7 @@ func (s *stage) crashing(ctx context.Context, ordinal int, rng *rand.Rand, died 
 // under load. Everything is decided once and delivered in order, repeats are
 // duplicates, and the chain of route.state has no hole.
 func TestCrashes(t *testing.T) {
+	t.Parallel()
 	faults := 500
 	if n, err := strconv.Atoi(os.Getenv("ROUTE_FAULTS")); err == nil {
 		faults = n

@@ -240,6 +240,7 @@ func (j *job) take(r *kgo.Record, events schemas.TopicID) {
 		j.fold, j.wholes = nil, nil // nothing was committed, or of another topic
 	case j.committed < 0:
 		j.refuse(noCommit, fmt.Sprintf("no offset is committed, though everything before %d was decided: the group's offsets were deleted", j.reached))
+		j.refused.goOn = j.reached
 	case r.Offset > j.last || r.Attrs.IsControl():
 		j.refuse(stateDiffers, fmt.Sprintf("route.state holds no record at offset %d, which the committed offset names", j.last))
 	case j.reached != j.committed:

@@ -48,6 +48,7 @@ func TestRestartRemembers(t *testing.T) {
 // with its reason, the other partitions go on, and once a person accepts, so
 // does this one, with nothing remembered.
 func TestStateRefused(t *testing.T) {
+	t.Parallel()
 	home := schemas.HomePartition([]byte("acme"), partitions)
 	group := topics.Prefix + "route"
 	commit := func(s *stage, admin *kadm.Client, change func(*kadm.Offset)) {
@@ -72,11 +73,12 @@ func TestStateRefused(t *testing.T) {
 		}
 	}
 	for _, c := range []struct {
-		reason string
-		change func(*stage, *kadm.Client)
+		reason  string
+		change  func(*stage, *kadm.Client)
+		decided int // how often m-0 is, in the end
 	}{
-		{noState, func(s *stage, admin *kadm.Client) { commit(s, admin, func(o *kadm.Offset) { o.Metadata = "" }) }},
-		{stateDiffers, func(s *stage, admin *kadm.Client) { commit(s, admin, func(o *kadm.Offset) { o.At-- }) }},
+		{noState, func(s *stage, admin *kadm.Client) { commit(s, admin, func(o *kadm.Offset) { o.Metadata = "" }) }, 2},
+		{stateDiffers, func(s *stage, admin *kadm.Client) { commit(s, admin, func(o *kadm.Offset) { o.At-- }) }, 2},
 		{stateDiffers, func(s *stage, admin *kadm.Client) {
 			commit(s, admin, func(o *kadm.Offset) {
 				p, err := parsePointer(o.Metadata)
@@ -86,22 +88,23 @@ func TestStateRefused(t *testing.T) {
 				p.last += 1000
 				o.Metadata = p.String()
 			})
-		}},
-		{stateGone, func(s *stage, admin *kadm.Client) { trim(s, admin, 1) }},
+		}, 2},
+		{stateGone, func(s *stage, admin *kadm.Client) { trim(s, admin, 1) }, 2},
 		{recreated, func(s *stage, admin *kadm.Client) {
 			commit(s, admin, func(o *kadm.Offset) {
 				p, _ := parsePointer(o.Metadata)
 				p.topic[3]++
 				o.Metadata = p.String()
 			})
-		}},
+		}, 3}, // from the start
 		{noCommit, func(s *stage, admin *kadm.Client) {
 			if _, err := admin.DeleteGroup(s.ctx(), group); err != nil {
 				s.t.Fatal(err)
 			}
-		}},
+		}, 2},
 	} {
 		t.Run(c.reason, func(t *testing.T) {
+			t.Parallel()
 			s := newStage(t)
 			admin := kadm.NewClient(s.producer)
 			_, stop := s.run(s.config(0))
@@ -134,10 +137,10 @@ func TestStateRefused(t *testing.T) {
 			var m0 []string
 			for _, tr := range s.transitions(before + 2) {
 				if tr.EventID == "m-0" {
-					m0 = append(m0, string(tr.Status))
+					m0 = append(m0, tr.Status.String())
 				}
 			}
-			if !slices.Equal(m0, []string{"processing", "processing"}) {
+			if want := []string{"processing", "processing", "duplicate"}; !slices.Equal(m0, want[:c.decided]) {
 				t.Errorf("m-0: %v, want it forgotten", m0)
 			}
 			stop()
@@ -161,13 +164,14 @@ func TestStateRefused(t *testing.T) {
 // decided waits until audit has a word about the event.
 func (s *stage) decided(id string) {
 	s.t.Helper()
-	for n := 1; ; n++ {
-		for _, tr := range s.transitions(n) {
+	for n := 1; ; {
+		list := s.transitions(n)
+		for _, tr := range list {
 			if tr.EventID == id {
 				return
 			}
-			n++
 		}
+		n = len(list) + 1
 	}
 }
 
