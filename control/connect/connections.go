@@ -176,8 +176,16 @@ func (s *signed) CloseIdleConnections() {
 	}
 }
 
+// ClickHouseLogin is the user and password of this moment, to be asked for at
+// each request.
+func (c *Connections) ClickHouseLogin() (user, password string, err error) {
+	_, user, password, err = c.ClickHouse()
+	return user, password, err
+}
+
 // ClickHouse is what a ClickHouse client needs beside the address: TLS (nil for
-// http://), and the user and password of this moment.
+// http://), and the user and password of this moment. One that lives longer
+// asks ClickHouseLogin again.
 func (c *Connections) ClickHouse() (config *tls.Config, user, password string, err error) {
 	if len(c.cfg.ClickHouse.URLs) == 0 {
 		return nil, "", "", errors.New("connect: no ClickHouse is configured")
