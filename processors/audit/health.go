@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/spillway/spillway/processors/audit/table"
 )
 
 // The parts that can keep the sink from its work, a metric label.
@@ -45,6 +47,13 @@ type fault struct {
 
 func newHealth(cfg *Config, m *metrics) *health {
 	first := &fault{part: partClickHouse, reason: "not_asked", since: cfg.Now(), err: errors.New("ClickHouse has not answered yet; auditing catches up from the topics when it does")}
+	for _, r := range table.Reasons() { // series that are there from the start
+		m.faults.WithLabelValues(partClickHouse, string(r))
+	}
+	for _, r := range kafkaReasons {
+		m.faults.WithLabelValues(partKafka, r)
+	}
+	m.faults.WithLabelValues(first.part, first.reason).Set(1)
 	return &health{cfg: cfg, m: m, faults: map[string]*fault{tablesOf: first}}
 }
 
@@ -107,7 +116,7 @@ func (h *health) drop(who string) *fault {
 			return f
 		}
 	}
-	h.m.faults.DeleteLabelValues(f.part, f.reason)
+	h.m.faults.WithLabelValues(f.part, f.reason).Set(0)
 	return f
 }
 
