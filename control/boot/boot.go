@@ -51,6 +51,7 @@ type Host struct {
 	Topics schemas.Topics
 	Node   string
 	cfg    Config
+	spare  bool // goes on without the registry: see connect.Use
 
 	follower *control.Follower // see Follow
 	schemas  *registry.Client  // see Registry
@@ -105,13 +106,16 @@ func Alone(ctx context.Context, cfg Config, plan Plan) error {
 }
 
 func (h *Host) begin(plan Plan) error {
+	h.spare = plan.Use.Spare
 	if err := h.ServeAdmin(); err != nil {
 		return err
 	}
 	if err := h.Conns.Check(h.Context(), plan.Use); err != nil {
 		return err
 	}
-	h.Start("connections", h.Conns.Watch(plan.Use))
+	watcher := h.Conns.Watch(plan.Use)
+	h.Start("connections", watcher)
+	h.Admin.Lacks("connections", watcher.Lacking)
 	return h.Conns.Explain(plan.Wire(h))
 }
 

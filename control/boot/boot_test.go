@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,4 +166,66 @@ func TestOperators(t *testing.T) {
 		t.Error(err)
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestRegistryGoesAway: who can do without it stays ready and says what is
+// missed, or a load balancer would take all nodes out at once.
+func TestRegistryGoesAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		spare bool
+		code  int
+		want  string
+	}{
+		"can do without": {true, 200, "ok\ndegraded: registry: "},
+		"needs it":       {false, 503, "registry: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var away atomic.Bool
+			reg := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if away.Load() {
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+				_, _ = w.Write([]byte("[]"))
+			}))
+			defer reg.Close()
+			cfg := config(t)
+			cfg.Connect.Registry.URLs = []string{reg.URL}
+			plan := Plan{Use: use("spillway.events")}
+			plan.Use.Registry, plan.Use.Spare = true, c.spare
+			wired := make(chan *Host, 1)
+			plan.Wire = func(h *Host) error {
+				_, err := h.Registry()
+				h.Run("told", func(ctx context.Context) error { wired <- h; <-ctx.Done(); return nil })
+				return err
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- Alone(ctx, cfg, plan) }()
+			h := <-wired
+			readyz := func() (int, string) {
+				w := httptest.NewRecorder()
+				h.Admin.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+				return w.Code, w.Body.String()
+			}
+			h.Admin.Started() // as Alone does in a moment
+			if code, text := readyz(); code != 200 || text != "ok\n" {
+				t.Errorf("with a registry: %d %q", code, text)
+			}
+			away.Store(true)
+			client, err := h.Registry()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Latest(t.Context(), "demo.Unknown"); err == nil {
+				t.Fatal("a schema from a registry that is away")
+			}
+			if code, text := readyz(); code != c.code || !strings.HasPrefix(text, c.want) {
+				t.Errorf("without: %d %q, want %d %q", code, text, c.code, c.want)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

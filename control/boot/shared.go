@@ -70,7 +70,11 @@ func (h *Host) Registry() (*registry.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.Admin.Check("registry", c.Ready)
+	if h.spare {
+		h.Admin.Lacks("registry", c.Ready)
+	} else {
+		h.Admin.Check("registry", c.Ready)
+	}
 	h.Run("registry client", func(ctx context.Context) error { <-ctx.Done(); c.Close(); return nil })
 	ctx, cancel := context.WithTimeout(h.Context(), firstLook)
 	defer cancel()

@@ -21,6 +21,9 @@ type Use struct {
 	Needs      []Need
 	Registry   bool
 	ClickHouse bool
+	// Spare lets the registry go away once the process runs: it goes on with
+	// the schemas that it knows.
+	Spare bool
 	// Exist wants the topics to be there.
 	Exist bool
 	// Later lets ClickHouse be away: who writes to it can wait for it.
@@ -39,18 +42,26 @@ const (
 type probe struct {
 	part, address string // address: the setting that says where it is
 	try           func(context.Context) error
-	later         bool
+	later         bool // may be away at the start
+	spare         bool // may go away later
 }
+
+// The parts as a person calls them.
+const (
+	kafkaPart      = "Kafka"
+	registryPart   = "the schema registry"
+	clickhousePart = "ClickHouse"
+)
 
 func (c *Connections) probes(use Use) (out []probe) {
 	if use.Kafka {
-		out = append(out, probe{"Kafka", "--kafka-brokers", func(ctx context.Context) error { return c.askKafka(ctx, use) }, false})
+		out = append(out, probe{part: kafkaPart, address: "--kafka-brokers", try: func(ctx context.Context) error { return c.askKafka(ctx, use) }})
 	}
 	if use.Registry {
-		out = append(out, probe{"the schema registry", "--registry-url", c.askRegistry, false})
+		out = append(out, probe{part: registryPart, address: "--registry-url", try: c.askRegistry, spare: use.Spare})
 	}
 	if use.ClickHouse {
-		out = append(out, probe{"ClickHouse", "--clickhouse-url", c.askClickHouse, use.Later})
+		out = append(out, probe{part: clickhousePart, address: "--clickhouse-url", try: c.askClickHouse, later: use.Later})
 	}
 	return out
 }

@@ -3,6 +3,9 @@ package connect
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -60,4 +63,39 @@ func TestNameWhileReloaded(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// TestRegistryRefusesLater: a registry that refuses us is no reason to be out
+// of work for who can do without it; Kafka is.
+func TestRegistryRefusesLater(t *testing.T) {
+	reg := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	defer reg.Close()
+	text := func(err error) string {
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	for _, spare := range []bool{true, false} {
+		cfg := config(Kafka{})
+		cfg.Registry.URLs = []string{reg.URL}
+		c, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := c.Watch(Use{Registry: true, Spare: spare})
+		for _, p := range w.probes {
+			w.look(t.Context(), p)
+		}
+		says, silent := w.Ready(), w.Lacking()
+		if spare {
+			says, silent = silent, says
+		}
+		expect(t, text(says), "the schema registry: --registry-user/--registry-password", "401")
+		expect(t, text(silent))
+		w.look(t.Context(), probe{part: kafkaPart, try: func(context.Context) error { return setting("--kafka-user", "is unknown") }})
+		if got := text(w.Ready()); !strings.Contains(got, "Kafka: --kafka-user: is unknown") {
+			t.Errorf("spare %t: Kafka refuses, ready says %q", spare, got)
+		}
+	}
 }
