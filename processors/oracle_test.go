@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,12 +30,15 @@ type oracle struct {
 
 // counted is what a tenant has used.
 type counted struct {
-	at     int64
-	days   map[int64]int64
-	bucket [2]struct {
-		full  *big.Rat // when the bucket is full again
-		grace int64
-	}
+	at      int64           // newest own time of its events
+	days    map[int64]int64 // events let through
+	buckets [2]bucket
+}
+
+type bucket struct {
+	full  *big.Rat // when it is full again
+	grace int64    // the longest that the pipeline has kept what waits
+	due   int64    // newest given
 }
 
 // waiting is an event in overflow.
@@ -147,34 +151,38 @@ func (o *oracle) decide(e *entry, free bool) answer {
 	if e.priority == "slow" || e.priority == "" && policy.Types[e.kind].Class == "slow" {
 		class = schemas.SlowClass
 	}
+	if free {
+		return routed(e, policy, class)
+	}
+	id := e.dedupeBy()
+	if replay := e.ret.Job != "" && e.ret.Generation == 0; replay { // it has a bucket of its own
+		return o.admit(id, routed(e, policy, class))
+	}
 	t := o.tenants[e.tenant]
 	if t == nil {
 		t = &counted{days: map[int64]int64{}}
 		o.tenants[e.tenant] = t
 	}
-	replay := e.ret.Job != "" && e.ret.Generation == 0
-	if !free && !replay {
-		t.at = max(t.at, o.clock-e.late())
+	t.at = max(t.at, o.clock-e.late())
+	if o.knows(id) {
+		return o.admit(id, answer{})
 	}
-	id := e.dedupeBy()
-	if !free && id != "" && o.knows(id) {
-		return answer{"dedupe", Duplicate, schemas.Duplicate, 0}
+	day := t.at / (24 * hour)
+	if policy.Quota > 0 && t.days[day] >= policy.Quota {
+		return answer{"quota", Dead, schemas.OverQuota, 0}
 	}
-	a := answer{}
-	if !free && !replay {
-		a = o.budget(e, t, policy, class)
+	rate, b := policy.Fast, &t.buckets[0]
+	if class == schemas.SlowClass {
+		rate, b = policy.Slow, &t.buckets[1]
 	}
+	behind := o.behind(e.tenant, class)
+	after, a := b.rate(e, o.clock, t.at, rate, behind)
 	if a.verdict == Keep {
 		a = routed(e, policy, class)
 	}
-	if a.verdict != Overflow && a.verdict != Deliver && a.verdict != Work {
-		return a
-	}
-	if !free && id != "" {
-		o.remember(id)
-	}
-	if !free && !replay {
-		o.spend(e, t, policy, class)
+	if a = o.admit(id, a); a.letThrough() {
+		t.days[day]++
+		*b = after
 	}
 	if a.verdict == Overflow {
 		o.overflow = append(o.overflow, waiting{*e, class, a.due})
@@ -182,71 +190,55 @@ func (o *oracle) decide(e *entry, free bool) answer {
 	return a
 }
 
-// token is the next of t's bucket: when the bucket is full again after it, how
-// many ms until it is there, and how long the pipeline alone has kept what waits.
-func (o *oracle) token(e *entry, t *counted, policy *schemas.Policy, class schemas.Class) (full *big.Rat, wait, grace int64) {
-	rate, b := policy.Fast, &t.bucket[0]
-	if class == schemas.SlowClass {
-		rate, b = policy.Slow, &t.bucket[1]
+func (a answer) letThrough() bool {
+	return a.verdict == Overflow || a.verdict == Deliver || a.verdict == Work
+}
+
+// admit: what is let through is remembered, and let through once.
+func (o *oracle) admit(id string, a answer) answer {
+	if id != "" && o.knows(id) {
+		return answer{"dedupe", Duplicate, schemas.Duplicate, 0}
 	}
+	if id != "" && a.letThrough() {
+		o.remember(id)
+	}
+	return a
+}
+
+// rate takes a token for e, whose own time is at, and says what b is then.
+func (b bucket) rate(e *entry, clock, at int64, rate schemas.Rate, behind bool) (bucket, answer) {
 	m := newModel(rate.Rate, rate.Burst)
-	grace = t.at - (o.clock - e.late())
+	grace := at - (clock - e.late()) // only the pipeline keeps it so long
 	if b.full != nil {
-		if b.full.Cmp(big.NewRat(t.at, 1)) > 0 || o.behind(e.tenant, class) > 0 {
+		if b.full.Cmp(big.NewRat(at, 1)) > 0 || behind {
 			grace = max(grace, b.grace)
 		}
 		m.tat = roundUp(b.full, m.period.Denom())
 	}
-	full, wait = m.next(t.at)
-	return full, wait, grace
-}
-
-// budget asks quota and rate.
-func (o *oracle) budget(e *entry, t *counted, policy *schemas.Policy, class schemas.Class) answer {
-	if policy.Quota > 0 && t.days[t.at/(24*hour)] >= policy.Quota {
-		return answer{"quota", Dead, schemas.OverQuota, 0}
-	}
-	rate := policy.Fast
-	if class == schemas.SlowClass {
-		rate = policy.Slow
-	}
-	_, wait, grace := o.token(e, t, policy, class)
+	full, wait := m.next(at)
+	after := bucket{full, grace, b.due}
+	left := max(0, at+wait-clock)
 	switch {
 	case wait > 0 && rate.Overflow == "drop":
-		return answer{"rate", Dropped, schemas.RateLimited, 0}
+		return b, answer{"rate", Dropped, schemas.RateLimited, 0}
 	case wait > time.Duration(rate.MaxBacklog).Milliseconds()+grace:
-		return answer{"rate", Dead, schemas.OverQuota, 0}
+		return b, answer{"rate", Dead, schemas.OverQuota, 0}
+	case left == 0 && !behind:
+		return after, answer{}
 	}
-	left := max(0, t.at+wait-o.clock)
-	last := o.behind(e.tenant, class)
-	if left == 0 && last == 0 {
-		return answer{}
+	after.due = e.at + left
+	if behind { // what it is given never decreases until it has caught up
+		after.due = max(after.due, b.due)
 	}
-	if wait == 0 {
-		return answer{"rate", Overflow, schemas.Behind, max(e.at+left, last)}
+	if wait > 0 {
+		return after, answer{"rate", Overflow, schemas.RateLimited, after.due}
 	}
-	return answer{"rate", Overflow, schemas.RateLimited, max(e.at+left, last)}
+	return after, answer{"rate", Overflow, schemas.Behind, after.due}
 }
 
-func (o *oracle) spend(e *entry, t *counted, policy *schemas.Policy, class schemas.Class) {
-	t.days[t.at/(24*hour)]++
-	b := &t.bucket[0]
-	if class == schemas.SlowClass {
-		b = &t.bucket[1]
-	}
-	full, _, grace := o.token(e, t, policy, class)
-	b.full, b.grace = full, grace
-}
-
-// behind is the newest due time given since the tenant fell behind in the
-// class; 0: it is not behind. What it was given while it waits never decreases.
-func (o *oracle) behind(tenant string, class schemas.Class) (due int64) {
-	for _, w := range o.overflow {
-		if w.tenant == tenant && w.class == class {
-			due = max(due, w.due)
-		}
-	}
-	return due
+// behind: some of what the tenant sent in this class has not come back.
+func (o *oracle) behind(tenant string, class schemas.Class) bool {
+	return slices.ContainsFunc(o.overflow, func(w waiting) bool { return w.tenant == tenant && w.class == class })
 }
 
 func routed(e *entry, policy *schemas.Policy, class schemas.Class) answer {
@@ -272,7 +264,7 @@ func roundUp(t *big.Rat, den *big.Int) *big.Rat {
 // TestOracle: whatever the log, line and oracle answer the same.
 func TestOracle(t *testing.T) {
 	seen := map[string]bool{}
-	for seed := range uint64(60) {
+	for seed := range uint64(120) {
 		maxKeys := []int{0, 0, 150}[seed%3]
 		h := newHistory(rand.New(rand.NewPCG(seed, 5)), int32(seed)%histories, 1000, maxKeys)
 		if i, want, got := h.differs(h.entries); i >= 0 {
@@ -311,10 +303,8 @@ func (h *history) differs(entries []entry) (i int, want, got answer) {
 		if got := r.walk(h, e, st); got != want {
 			return i, want, got
 		}
-		if i%64 == 0 {
-			st.sweepAt = 0
-			st.Commit()
-		}
+		st.sweepAt = 0 // idle tenants are forgotten at once
+		st.Commit()
 	}
 	return -1, answer{}, answer{}
 }
@@ -345,14 +335,17 @@ func (h *history) story(entries []entry) string {
 	told := map[string]string{}
 	for i := range entries {
 		e := &entries[i]
-		policy, _ := h.worldOf(e).control.Policy(e.tenant)
-		text, err := json.Marshal(policy)
-		if err != nil {
-			panic(err)
+		say := "forget " + e.tenant
+		if policy, ok := h.worldOf(e).control.Policy(e.tenant); ok {
+			text, err := json.Marshal(policy)
+			if err != nil {
+				panic(err)
+			}
+			say = fmt.Sprintf("policy %s %s", e.tenant, text)
 		}
-		if told[e.tenant] != string(text) {
-			told[e.tenant] = string(text)
-			fmt.Fprintf(&b, "policy %s %s\n", e.tenant, text)
+		if told[e.tenant] != say {
+			told[e.tenant] = say
+			fmt.Fprintln(&b, say)
 		}
 		fmt.Fprintln(&b, e.story(h.part))
 	}

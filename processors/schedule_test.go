@@ -52,7 +52,7 @@ func (e *entry) late() int64 {
 	if e.ret.Kind != schemas.Forward && e.ret.Kind != schemas.Wait {
 		return 0
 	}
-	return max(0, e.at-e.ret.Origin.AcceptedAt)
+	return min(max(0, e.at-e.ret.Origin.AcceptedAt), 24*hour)
 }
 
 // identity: where it first arrived, which life of it, for which job.
