@@ -25,6 +25,7 @@ type batch struct {
 	odd         *rows.Undecodable
 
 	tables []*table.Table
+	late   []lateRecord // without a row yet: see settle
 	bytes  int
 	oldest int64 // append time of the oldest record, Unix ms
 	next   offsets
@@ -51,10 +52,36 @@ func (b *batch) reset() {
 	for _, t := range b.tables {
 		t.Reset()
 	}
-	b.bytes, b.oldest, b.next = 0, 0, offsets{}
+	clear(b.late)
+	b.late, b.bytes, b.oldest, b.next = b.late[:0], 0, 0, offsets{}
+}
+
+// A lateRecord is one whose names the registry has not told yet.
+type lateRecord struct {
+	rec   *kgo.Record
+	topic schemas.TopicID
+}
+
+// settle writes the rows of late records, after a bounded wait for their names.
+// It comes before each insert: offsets of a batch are committed with it.
+func (b *batch) settle(ctx context.Context) {
+	if len(b.late) == 0 {
+		return
+	}
+	b.names.settle(ctx)
+	over, cancel := context.WithCancel(ctx)
+	cancel() // no more questions
+	for _, l := range b.late {
+		rows.ReadEvent(&b.ev, l.rec, l.topic)
+		b.names.complete(over, &b.ev)
+		b.addNamed(l.rec)
+	}
+	clear(b.late)
+	b.late = b.late[:0]
 }
 
 func (b *batch) rows() (n int) {
+	n = len(b.late)
 	for _, t := range b.tables {
 		n += t.Rows
 	}
@@ -89,8 +116,7 @@ func (b *batch) addRecord(ctx context.Context, topic schemas.TopicID, rec *kgo.R
 		b.addEvent(ctx, topic, rec)
 	case t.Dead():
 		rows.ReadEvent(&b.ev, rec, topic)
-		b.names.complete(ctx, &b.ev)
-		b.dead.Add(rec, &b.ev)
+		b.complete(ctx, topic, rec)
 	default:
 		if err := b.addSystem(rec); err != nil {
 			b.addOdd(rec, rec.Offset+1, err)
@@ -107,7 +133,23 @@ func (b *batch) addEvent(ctx context.Context, topic schemas.TopicID, rec *kgo.Re
 			return
 		}
 	}
-	b.names.complete(ctx, &b.ev)
+	b.complete(ctx, topic, rec)
+}
+
+// complete writes the row of rec, which ev is, when its names are known.
+func (b *batch) complete(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
+	if b.names.complete(ctx, &b.ev) {
+		b.late = append(b.late, lateRecord{rec, topic})
+		return
+	}
+	b.addNamed(rec)
+}
+
+func (b *batch) addNamed(rec *kgo.Record) {
+	if rec.Topic == b.sink.cfg.Topics.Dead() {
+		b.dead.Add(rec, &b.ev)
+		return
+	}
 	b.events.Add(rec, &b.ev)
 }
 

@@ -107,6 +107,9 @@ func (s *Sink) readOnce(ctx context.Context, what reading) error {
 func (r *reader) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.sink.cfg.DrainTimeout)
 	defer cancel()
+	over, end := context.WithCancel(ctx)
+	end() // no time for names
+	r.batch.settle(over)
 	done, err := r.attempt(ctx)
 	if !done && err == nil {
 		r.sink.cfg.Logger.Warn("the last batch is not in ClickHouse; the next start reads it again from the topics", "topic", r.topics[0])
@@ -237,6 +240,7 @@ func (r *reader) release(_ context.Context, _ *kgo.Client, lost map[string][]int
 // flush inserts the batch and commits, however often it takes. It gives up
 // when ctx ends: what was not committed is read again.
 func (r *reader) flush(ctx context.Context) error {
+	r.batch.settle(ctx)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		done, err := r.attempt(ctx)
 		if done || err != nil {
