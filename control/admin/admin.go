@@ -78,6 +78,16 @@ func (s *Server) Lacks(part string, lacking func() error) {
 	s.lacks[part] = lacking
 }
 
+// Spare makes a part that was added with Check one of those that Lacks adds.
+func (s *Server) Spare(part string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if check, ok := s.checks[part]; ok {
+		delete(s.checks, part)
+		s.lacks[part] = check
+	}
+}
+
 // Started says that every part has been added. Until then the process is not
 // ready, whatever the parts say that are there.
 func (s *Server) Started() {

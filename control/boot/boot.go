@@ -40,6 +40,7 @@ type Config struct {
 	AdminListen string // where health and metrics are asked for
 	Node        string // this process's name
 	Version     admin.Version
+	FirstLoad   time.Duration // how long a role waits for all schemas before it begins without some of them; 0 is 10 s
 	Log         *slog.Logger
 	Now         func() time.Time
 }
@@ -116,7 +117,13 @@ func (h *Host) begin(plan Plan) error {
 	watcher := h.Conns.Watch(plan.Use)
 	h.Start("connections", watcher)
 	h.Admin.Lacks("connections", watcher.Lacking)
-	return h.Conns.Explain(plan.Wire(h))
+	if err := plan.Wire(h); err != nil {
+		return h.Conns.Explain(err)
+	}
+	if plan.Use.Spare {
+		h.Admin.Spare("registry") // it was needed to begin
+	}
+	return nil
 }
 
 // try says whether the role could begin.

@@ -20,6 +20,7 @@ import (
 	"github.com/spillway/spillway/control/keys"
 	"github.com/spillway/spillway/control/process"
 	"github.com/spillway/spillway/schemas"
+	"github.com/spillway/spillway/schemas/registry"
 )
 
 // lines is a log that may be read while it is written.
@@ -168,6 +169,19 @@ func TestOperators(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
+// running is a log that tells when the process says that it runs.
+type running struct {
+	once    sync.Once
+	running chan struct{} // closed then
+}
+
+func (r *running) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "msg=running") {
+		r.once.Do(func() { close(r.running) })
+	}
+	return len(p), nil
+}
+
 // TestRegistryGoesAway: who can do without it stays ready and says what is
 // missed, or a load balancer would take all nodes out at once.
 func TestRegistryGoesAway(t *testing.T) {
@@ -190,32 +204,30 @@ func TestRegistryGoesAway(t *testing.T) {
 			defer reg.Close()
 			cfg := config(t)
 			cfg.Connect.Registry.URLs = []string{reg.URL}
+			log := &running{running: make(chan struct{})}
+			cfg.Log = process.Logger(log, "info", "text")
 			plan := Plan{Use: use("spillway.events")}
 			plan.Use.Registry, plan.Use.Spare = true, c.spare
-			wired := make(chan *Host, 1)
-			plan.Wire = func(h *Host) error {
-				_, err := h.Registry()
-				h.Run("told", func(ctx context.Context) error { wired <- h; <-ctx.Done(); return nil })
+			var h *Host
+			var client *registry.Client
+			plan.Wire = func(host *Host) (err error) {
+				h = host
+				client, err = h.Registry()
 				return err
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- Alone(ctx, cfg, plan) }()
-			h := <-wired
+			<-log.running
 			readyz := func() (int, string) {
 				w := httptest.NewRecorder()
 				h.Admin.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 				return w.Code, w.Body.String()
 			}
-			h.Admin.Started() // as Alone does in a moment
 			if code, text := readyz(); code != 200 || text != "ok\n" {
 				t.Errorf("with a registry: %d %q", code, text)
 			}
 			away.Store(true)
-			client, err := h.Registry()
-			if err != nil {
-				t.Fatal(err)
-			}
 			if _, err := client.Latest(t.Context(), "demo.Unknown"); err == nil {
 				t.Fatal("a schema from a registry that is away")
 			}
