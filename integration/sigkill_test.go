@@ -141,7 +141,7 @@ func (s *site) compareRecords(t *testing.T, ledger, outages string) {
 	})
 	var out []byte
 	within(t, 3*time.Minute, "every record is accounted for", func() (ok bool) { // what was killed last has a little to catch up
-		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages)
+		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages, "--every")
 		var err error
 		out, err = cmd.CombinedOutput()
 		return err == nil
