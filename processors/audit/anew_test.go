@@ -178,3 +178,23 @@ func label(m *dto.Metric, name string) string {
 	}
 	return ""
 }
+
+// TestFaultInReadingEnds: also when nobody asks whether the sink is ready, and
+// not one of ClickHouse, which is tried again until it is over.
+func TestFaultInReadingEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		cfg := &Config{Now: time.Now, Logger: slog.New(slog.DiscardHandler)}
+		h := newHealth(cfg, newMetrics(reg))
+		ctx, cancel := context.WithTimeout(t.Context(), readAgain+2*watchEvery)
+		defer cancel()
+		h.bad("events reads events", partKafka, kafkaAway, kerr.UnknownTopicID)
+		h.bad("events", partClickHouse, "disk_full", kerr.UnknownTopicID)
+		if err := h.watch(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if found := faults(t, reg); found["kafka unreachable"] != 0 || found["clickhouse disk_full"] != 1 {
+			t.Errorf("%v", found)
+		}
+	})
+}

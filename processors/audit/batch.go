@@ -72,9 +72,7 @@ func (b *batch) settle(ctx context.Context) {
 	over, cancel := context.WithCancel(ctx)
 	cancel() // no more questions
 	for _, l := range b.late {
-		rows.ReadEvent(&b.ev, l.rec, l.topic)
-		b.names.complete(over, &b.ev)
-		b.addNamed(l.rec)
+		b.place(over, l.topic, l.rec, true)
 	}
 	clear(b.late)
 	b.late = b.late[:0]
@@ -108,57 +106,76 @@ func (b *batch) add(ctx context.Context, topic schemas.TopicID, p kgo.FetchTopic
 	}
 }
 
-// addRecord writes the row of one record. There is no record without one.
+// addRecord writes the row of one record, or keeps it for settle. There is no
+// record without one.
 func (b *batch) addRecord(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
+	if b.place(ctx, topic, rec, false) {
+		b.late = append(b.late, lateRecord{rec, topic})
+	}
+}
+
+// place writes the row of a record. It reports true, and writes none, if the
+// registry has not told yet what belongs into it; the last time it writes what
+// is known.
+func (b *batch) place(ctx context.Context, topic schemas.TopicID, rec *kgo.Record, last bool) (late bool) {
 	t := b.sink.cfg.Topics
 	switch rec.Topic {
 	case t.Events():
-		b.addEvent(ctx, topic, rec)
+		rows.ReadEvent(&b.ev, rec, topic)
+		if b.isReturn(rec) {
+			return false
+		}
+		if late = b.names.complete(ctx, &b.ev) && !last; !late {
+			b.events.Add(rec, &b.ev)
+		}
 	case t.Dead():
 		rows.ReadEvent(&b.ev, rec, topic)
-		b.complete(ctx, topic, rec)
+		if late = b.names.complete(ctx, &b.ev) && !last; !late {
+			b.dead.Add(rec, &b.ev)
+		}
 	default:
-		if err := b.addSystem(rec); err != nil {
+		id, body, ok := schemas.WireHeader(rec.Value)
+		if !ok {
+			b.addOdd(rec, rec.Offset+1, errors.New(schemas.NotWireFormat.Text()))
+			return false
+		}
+		kind, unsaid := b.kindOf(ctx, id)
+		if late = unsaid && !last; late {
+			return true
+		}
+		if err := b.addSystem(rec, kind, id, body); err != nil {
 			b.addOdd(rec, rec.Offset+1, err)
 		}
 	}
+	return late
 }
 
-// addEvent leaves out what came back: it has its row since it first arrived.
-// A return without a valid hash counts as none, and so does route.
-func (b *batch) addEvent(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
-	rows.ReadEvent(&b.ev, rec, topic)
-	if h := b.ev.ReturnHeader(); h != nil {
-		if _, err := schemas.ParseReturn(h, rec.Key, rec.Value, b.sink.cfg.Secrets.SecretKey); err == nil {
-			return
-		}
+// isReturn reports whether the event came back: it has its row since it first
+// arrived. A return without a valid hash counts as none, and so does route.
+func (b *batch) isReturn(rec *kgo.Record) bool {
+	h := b.ev.ReturnHeader()
+	if h == nil {
+		return false
 	}
-	b.complete(ctx, topic, rec)
+	_, err := schemas.ParseReturn(h, rec.Key, rec.Value, b.sink.cfg.Secrets.SecretKey)
+	return err == nil
 }
 
-// complete writes the row of rec, which ev is, when its names are known.
-func (b *batch) complete(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
-	if b.names.complete(ctx, &b.ev) {
-		b.late = append(b.late, lateRecord{rec, topic})
-		return
+// kindOf is the name of the system record with this schema id, "" for others.
+// An id that the configuration does not know may be a later registration.
+func (b *batch) kindOf(ctx context.Context, id int32) (name string, late bool) {
+	if name, ok := b.sink.kinds[id]; ok {
+		return name, false
 	}
-	b.addNamed(rec)
+	s, late := b.names.schema(ctx, id)
+	if s == nil {
+		return "", late
+	}
+	return s.Name(), false
 }
 
-func (b *batch) addNamed(rec *kgo.Record) {
-	if rec.Topic == b.sink.cfg.Topics.Dead() {
-		b.dead.Add(rec, &b.ev)
-		return
-	}
-	b.events.Add(rec, &b.ev)
-}
-
-func (b *batch) addSystem(rec *kgo.Record) error {
-	id, body, ok := schemas.WireHeader(rec.Value)
-	if !ok {
-		return errors.New(schemas.NotWireFormat.Text())
-	}
-	switch kind := b.sink.kindOf(id); kind {
+func (b *batch) addSystem(rec *kgo.Record, kind string, id int32, body []byte) error {
+	switch kind {
 	case schemas.TransitionName:
 		t, err := schemas.DecodeTransition(body)
 		if err != nil {

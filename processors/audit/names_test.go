@@ -205,3 +205,42 @@ func TestNamesThatComeLateAreStored(t *testing.T) {
 	}
 	w.checkCommitted()
 }
+
+// later is a registry that holds the schema of transitions under another id too.
+type later struct{ moody }
+
+type named struct {
+	plain
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+func (l *later) Schema(id int32) (processors.Schema, int64) {
+	if s, _ := l.moody.Schema(id); s != nil {
+		return named{name: schemas.TransitionName}, 0
+	}
+	return nil, -1
+}
+
+// TestSystemRecordOfALaterSchema: a newer node writes under an id that was given
+// after the sink began.
+func TestSystemRecordOfALaterSchema(t *testing.T) {
+	for _, slow := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &later{}
+			l.slow = slow
+			b := moodyBatch(&l.moody)
+			b.sink.cfg.Schemas = l
+			tr := &schemas.Transition{Tenant: "acme", EventID: "e", Status: schemas.Processing}
+			rec := &kgo.Record{Topic: "audit", Key: []byte("acme"), Value: tr.AppendAvro(schemas.AppendWireHeader(nil, 7))}
+			ctx, cancel := context.WithTimeout(t.Context(), resolveTimeout)
+			defer cancel()
+			b.addRecord(ctx, schemas.TopicID{1}, rec)
+			b.settle(t.Context())
+			if b.transitions.Rows != 1 || b.odd.Rows != 0 {
+				t.Errorf("%d transitions, %d that cannot be read", b.transitions.Rows, b.odd.Rows)
+			}
+		})
+	}
+}
