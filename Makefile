@@ -29,6 +29,9 @@ integration: build ## run the stories on every kind of stack this machine offers
 images: ## build the container images where none can be pulled, and the product's; needs Docker, debootstrap, Maven, npm
 	@deploy/images/build.sh
 
+# For the image, if there is none yet.
+up demo: export SPILLWAY_VERSION := $(VERSION)
+
 up: ## start docker-compose.yml: Kafka, registry, ClickHouse, every role, Prometheus, Grafana
 	@deploy/stack.sh up
 

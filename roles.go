@@ -156,7 +156,7 @@ func (c *ingestCmd) Run(ctx context.Context, out *output) error {
 }
 
 func (c *ingestCmd) use(t schemas.Topics) connect.Use {
-	return connect.Use{Kafka: true, Registry: true, Needs: []connect.Need{
+	return connect.Use{Kafka: true, Registry: true, Spare: true, Needs: []connect.Need{
 		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Events(), connect.Write),
 	}}
 }
@@ -210,7 +210,7 @@ func (c *fanoutCmd) Run(ctx context.Context, out *output) error {
 }
 
 func (c *fanoutCmd) use(t schemas.Topics) connect.Use {
-	return connect.Use{Kafka: true, Registry: true, Needs: []connect.Need{
+	return connect.Use{Kafka: true, Registry: true, Spare: true, Needs: []connect.Need{
 		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Events(), connect.Describe), connect.Topic(t.Fanout(c.Region), connect.Read),
 		connect.Topic(t.Nodes(), connect.Write), connect.Topic(t.Audit(), connect.Write),
 	}}

@@ -24,6 +24,7 @@ import (
 
 type service struct {
 	Image       string
+	Build       struct{ Args map[string]string }
 	Command     []string
 	User        string
 	ReadOnly    bool     `yaml:"read_only"`

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 secrets=${SPILLWAY_SECRETS:-deploy/compose/secrets}
-ready_within=240 # seconds, from the first container to the last one healthy
+ready_within=${SPILLWAY_READY_WITHIN:-240} # seconds, from the first container to the last one healthy
 
 die() { echo "stack: $*" >&2; exit 1; }
 
@@ -36,11 +36,14 @@ services() {
   "${compose[@]}" config --services | grep -vxE "cli|$leave"
 }
 
-# unready prints the containers that are not healthy, or ended badly.
+# unready SERVICE... prints their containers that are not healthy, or ended badly. What a person ran beside them does not count.
 unready() {
-  "${compose[@]}" ps -q | xargs docker inspect \
-    -f '{{.Name}} {{.State.Status}} {{.State.ExitCode}}{{with .State.Health}} {{.Status}}{{end}}' |
-    grep -vE ' (exited 0.*|running 0( healthy)?)$' || true
+  local ids
+  ids=$("${compose[@]}" ps -aq "$@") || die "compose does not say which containers there are"
+  [[ -n $ids ]] || die "there is no container, so nothing is ready"
+  xargs docker inspect <<<"$ids" \
+    -f '{{if ne (index .Config.Labels "com.docker.compose.oneoff") "True"}}{{.Name}} {{.State.Status}} {{.State.ExitCode}}{{with .State.Health}} {{.Status}}{{end}}{{end}}' |
+    awk 'NF && !/ (exited 0.*|running 0( healthy)?)$/' || echo "a container that is gone"
 }
 
 up() {
@@ -51,7 +54,8 @@ up() {
   "${compose[@]}" up -d $list
   echo "waiting until all are ready"
   for ((SECONDS = 0; SECONDS < ready_within; )); do
-    left=$(unready)
+    # shellcheck disable=SC2086 # as above
+    left=$(unready $list)
     [[ -n $left ]] || return 0
     sleep 1
   done
@@ -118,7 +122,7 @@ END
 }
 
 case ${1:-} in
-  up) up && look ;;
+  up) up; look ;; # not &&: an error inside would not end it
   demo) demo ;;
   down) "${compose[@]}" down ;;
   *) die "usage: stack.sh up|demo|down" ;;

@@ -30,7 +30,7 @@ func TestClickHouseConformance(t *testing.T) {
 	t.Run("given", func(t *testing.T) {
 		address := os.Getenv(givenClickHouse)
 		if address == "" {
-			t.Skip("no " + givenClickHouse)
+			skip(t, "no "+givenClickHouse)
 		}
 		clickhouseSuite(t, shared(t, "dev"), address) // Kafka and registry are dev's
 		t.Log("skipped: the sink, which writes to the stack's own ClickHouse; SPILLWAY_IMAGE_CLICKHOUSE puts another one there")

@@ -133,7 +133,7 @@ func (p clickhousePlace) whoMay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, protected := u.User.Password(); !protected {
-		t.Skip("this ClickHouse has no users: it listens on loopback alone")
+		skip(t, "this ClickHouse has no users: it listens on loopback alone")
 	}
 	u.User = url.UserPassword(u.User.Username(), "wrong-secret")
 	wrong := p

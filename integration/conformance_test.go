@@ -42,7 +42,7 @@ func TestRegistryConformance(t *testing.T) {
 	t.Run("given", func(t *testing.T) {
 		address := os.Getenv(givenRegistry)
 		if address == "" {
-			t.Skip("no " + givenRegistry)
+			skip(t, "no "+givenRegistry)
 		}
 		name := ""
 		if strings.Contains(address, "/apis/ccompat/") {

@@ -35,7 +35,7 @@ type sending struct {
 	end    context.CancelFunc
 	wg     sync.WaitGroup
 
-	acked, refused, slowest atomic.Int64 // slowest in ms
+	acked, ackedHTTP, refused, slowest atomic.Int64 // slowest in ms
 }
 
 // A stream is one channel of one tenant.
@@ -142,6 +142,9 @@ func (l *sending) send(t *testing.T, channel, id, token string, st stream) bool 
 		at, err := l.once(channel, id, token, st)
 		if err == nil {
 			l.acked.Add(1)
+			if st.via == "http" {
+				l.ackedHTTP.Add(1)
+			}
 			l.ledger.write(t, ackLine{st.tenant, id, st.via, at.Partition, at.Offset})
 			return true
 		}

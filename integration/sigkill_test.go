@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -17,7 +19,8 @@ import (
 // TestSigkillRounds kills a random role with SIGKILL at a random moment, again
 // and again, on Apache Kafka and under load: over HTTP, from Kafka producers
 // that partition right and wrong, with repeats, malformed events and a tenant
-// that is over its rate. Meanwhile subscribers of a load run check what they get.
+// that is over its rate. Meanwhile subscribers of load runs check what they get.
+// At each round both must be at work still.
 //
 // At the end audit_records compares every record: what was acknowledged,
 // events, decisions, fan-out, dead letters and ClickHouse.
@@ -38,11 +41,13 @@ func testSigkillRounds(t *testing.T, s *site) {
 	random := rand.New(rand.NewPCG(uint64(seed), 0))
 	dir := t.TempDir()
 	s.run(t, "kind: tenant\nname: kill-slow\nspec:\n  fast: {rate: 10, burst: 10}\n", "apply", "-f", "-")
-	run := s.play(t, "--speed", "0.5", "--duration", fmt.Sprintf("%ds", 10+2*rounds), "--no-noisy")
+	var loads relay
 	load := startSending(t, s, filepath.Join(dir, "ledger"))
 	outages := journal{file: create(t, filepath.Join(dir, "outages"))}
 	began := time.Now()
 	for n := range rounds {
+		loads.carryOn(t, s)
+		acked, ackedHTTP := load.acked.Load(), load.ackedHTTP.Load()
 		after(t, 200*time.Millisecond+time.Duration(random.Int64N(int64(2500*time.Millisecond))))
 		role := killable[random.IntN(len(killable))]
 		killed := time.Now()
@@ -54,11 +59,63 @@ func testSigkillRounds(t *testing.T, s *site) {
 		}
 		outages.write(t, outageLine{role, killed.UnixMilli(), time.Now().UnixMilli()})
 		t.Logf("round %d: %s is ready again after %s", n+1, role, time.Since(killed).Round(time.Millisecond))
+		eventually(t, fmt.Sprintf("round %d: events are acknowledged, over HTTP too", n+1), func() bool {
+			return load.acked.Load() > acked && load.ackedHTTP.Load() > ackedHTTP
+		})
 	}
 	t.Logf("%d rounds in %s", rounds, time.Since(began).Round(time.Second))
-	run.wait(t)
+	loads.end(t)
 	load.stop(t)
 	s.compareRecords(t, filepath.Join(dir, "ledger"), filepath.Join(dir, "outages"))
+}
+
+// A relay is load runs one of which is always at work:
+//
+//	├── 1: sends ──── settles ┤
+//	              ├── 2: sends ──── settles ┤
+//	                            ├── 3: …
+type relay struct {
+	running []*playing // the oldest first
+	ended   int
+}
+
+const (
+	legSends = 20 * time.Second // how long a load run sends; all in all it takes about 5 s more
+	legAlone = 14 * time.Second // after this the next one begins
+)
+
+// carryOn is called between two rounds, when every role is there: a load run
+// begins with a request to control. It expects a run to be at work, and has the
+// next one begin in time.
+func (r *relay) carryOn(t *testing.T, s *site) {
+	t.Helper()
+	r.running = slices.DeleteFunc(r.running, func(p *playing) bool {
+		over := len(p.done) > 0
+		if over {
+			r.ended++
+			p.wait(t)
+		}
+		return over
+	})
+	if r.ended > 0 && len(r.running) == 0 {
+		t.Error("no load run is at work: a round was without subscribers")
+	}
+	if n := len(r.running); n > 0 && time.Since(r.running[n-1].began) < legAlone {
+		return
+	}
+	p := s.play(t, "--speed", "0.5", "--duration", legSends.String(), "--no-noisy")
+	r.running = append(r.running, p)
+	eventually(t, "the next load run sends", func() bool { return strings.Contains(p.out.String(), " offered ") || len(p.done) > 0 }, p.out.String)
+}
+
+// end waits for the load runs that are at work.
+func (r *relay) end(t *testing.T) {
+	t.Helper()
+	for _, p := range r.running {
+		p.wait(t)
+	}
+	r.ended += len(r.running)
+	t.Logf("%d load runs", r.ended)
 }
 
 // outageLine, and ackLine of sigkill_sender_test.go, are what audit_records reads.
@@ -84,7 +141,7 @@ func (s *site) compareRecords(t *testing.T, ledger, outages string) {
 	})
 	var out []byte
 	within(t, 3*time.Minute, "every record is accounted for", func() (ok bool) { // what was killed last has a little to catch up
-		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages)
+		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages, "--every")
 		var err error
 		out, err = cmd.CombinedOutput()
 		return err == nil

@@ -126,15 +126,16 @@ func (s *site) clickhouseReady(t testing.TB) {
 
 // playing is a load run in the background.
 type playing struct {
-	out  bytes.Buffer
-	done chan error
+	began time.Time
+	out   lockedBuffer
+	done  chan error
 }
 
 // play starts a load that tolerates what a restart without durable memory of
 // route may double, and nothing else.
 func (s *site) play(t *testing.T, args ...string) *playing {
 	t.Helper()
-	p := &playing{done: make(chan error, 1)}
+	p := &playing{began: time.Now(), done: make(chan error, 1)}
 	cmd := exec.CommandContext(t.Context(), s.bin, append([]string{"load", "--trace", trace, "--restarts", "--tenants", "5"}, args...)...)
 	cmd.Env = s.env()
 	cmd.Stdout, cmd.Stderr = &p.out, &p.out

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -17,16 +18,13 @@ import (
 	"time"
 )
 
-// An outcome is how a story went on a kind of stack.
-type outcome struct{ how, why string }
-
-// told are the outcomes so far, by story and kind.
+// told is how each story went so far, by story and kind.
 var told = struct {
 	sync.Mutex
 	stories []string
-	by      map[string]map[string]outcome
-	why     map[string]string // of a test that was skipped, by its name
-}{by: map[string]map[string]outcome{}, why: map[string]string{}}
+	by      map[string]map[string]string
+	why     map[string]string // of each test that was skipped, by its name
+}{by: map[string]map[string]string{}, why: map[string]string{}}
 
 // on has the table of the end say how this test went on a kind of stack. The
 // story is the test's name without the kind.
@@ -38,20 +36,20 @@ func on(t *testing.T, kind string) {
 	defer told.Unlock()
 	if told.by[story] == nil {
 		told.stories = append(told.stories, story)
-		told.by[story] = map[string]outcome{}
+		told.by[story] = map[string]string{}
 	}
-	told.by[story][kind] = outcome{how: "cut off"}
+	told.by[story][kind] = "cut off"
 	t.Cleanup(func() {
 		told.Lock()
 		defer told.Unlock() // keepTable's too
-		o := outcome{how: fmt.Sprintf("passed %.0f s", time.Since(began).Seconds())}
+		told.by[story][kind] = fmt.Sprintf("passed %.0f s", time.Since(began).Seconds())
 		switch {
 		case t.Failed():
-			o.how = "FAILED"
+			told.by[story][kind] = "FAILED"
 		case t.Skipped():
-			o = outcome{"skipped", cmp.Or(told.why[t.Name()], "see the log")}
+			told.by[story][kind] = "skipped"
+			told.why[t.Name()] = cmp.Or(told.why[t.Name()], "see the log")
 		}
-		told.by[story][kind] = o
 		if err := keepTable(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
@@ -67,32 +65,25 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// writeTable prints story × stack. told is locked.
+// writeTable prints story × stack, and why what was skipped was, also tests
+// that are no row. told is locked.
 func writeTable(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-44s", "story")
 	for _, k := range kinds {
 		fmt.Fprintf(&b, " %-14s", k.name)
 	}
-	var why []string
 	for _, story := range told.stories {
 		fmt.Fprintf(&b, "\n%-44s", story)
 		for _, k := range kinds {
-			o, ok := told.by[story][k.name]
-			if !ok {
-				o.how = "-"
-			}
-			fmt.Fprintf(&b, " %-14s", o.how)
-			if o.why != "" {
-				why = append(why, k.name+" skipped: "+o.why)
-			}
+			o := cmp.Or(told.by[story][k.name], "-")
+			fmt.Fprintf(&b, " %-14s", o)
 		}
 	}
-	slices.Sort(why)
-	for _, line := range slices.Compact(why) {
-		b.WriteString("\n" + line)
-	}
 	b.WriteString("\n-: the story is about another kind of stack\n")
+	for _, name := range slices.Sorted(maps.Keys(told.why)) {
+		fmt.Fprintf(&b, "skipped %s: %s\n", name, told.why[name])
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -19,9 +19,9 @@
 // own time is that clock, except for what was first appended earlier and is
 // only late because the pipeline was: a forward, or a wait, was accepted
 // (append time - first append time) before its record, so its own time is the
-// clock less that lateness, but never before an earlier event of its tenant.
-// A bucket therefore sees the spacing with which a tenant sent, however late
-// and however fast its events come in.
+// clock less that lateness, a day at most, but never before an earlier event of
+// its tenant. A bucket therefore sees the spacing with which a tenant sent,
+// however late and however fast its events come in.
 //
 // A tenant that sends both ways, straight home and by way of forwards, has two
 // streams of which one may lag. Its late events then stand at its newest time

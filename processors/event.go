@@ -52,12 +52,13 @@ func (ev *Event) signed() bool { return ev.Return.Kind != "" }
 func (ev *Event) asksBudget() bool { return !ev.free && !ev.Replayed() }
 
 // late is how long before this record the event was first appended, in ms, if
-// only the pipeline kept it since.
+// only the pipeline kept it since; a Window at most, which is as far as the
+// line remembers.
 func (ev *Event) late() int64 {
 	if ev.Return.Kind != schemas.Forward && ev.Return.Kind != schemas.Wait {
 		return 0
 	}
-	return max(0, ev.Appended-ev.Origin.AcceptedAt)
+	return min(max(0, ev.Appended-ev.Origin.AcceptedAt), Window.Milliseconds())
 }
 
 // classIndex is 0 for fast, 1 for slow.

@@ -41,7 +41,7 @@ func rate(ev *Event, st *State) Decision {
 // largest lateness of the events since the bucket was last full.
 func (c *class) graceOf(ev *Event, st *State) int64 {
 	excess := ev.at - (st.clock - ev.late())
-	if c.tat.ms <= ev.at && c.behind == 0 {
+	if c.tat.ceil() <= ev.at && c.behind == 0 {
 		return excess
 	}
 	return max(c.grace, excess)

@@ -138,14 +138,16 @@ func (st *State) sweep() {
 	st.sweepAt = max(sweepLeast, 2*len(st.tenants))
 }
 
-// idle: forgetting t changes no decision.
+// idle: forgetting t changes no decision, not even about an event that is a
+// whole Window late.
 func (t *tenant) idle(clock int64) bool {
+	oldest := clock - Window.Milliseconds()
 	for i := range t.classes {
-		if t.classes[i].behind > 0 || t.classes[i].tat.ms > clock {
+		if t.classes[i].behind > 0 || t.classes[i].tat.ceil() > oldest {
 			return false
 		}
 	}
-	return clock-t.at >= Window.Milliseconds()
+	return t.at < oldest && (t.used == 0 || t.day < dayOf(oldest))
 }
 
 // maxTime is the last millisecond whose second fits 32 bits, in 2106: what is

@@ -2,7 +2,8 @@
 // alive, can it do its work now, what does it measure, which build is it.
 //
 //	GET /healthz   200 as long as the process runs
-//	GET /readyz    200, or 503 with one line for each part that cannot work now and why
+//	GET /readyz    200, with one line for each part that is missed but can be done without;
+//	               or 503 with one line for each part that cannot work now and why
 //	GET /metrics   Prometheus text format
 //	GET /version   the build, as JSON
 //	GET /debug/pprof/…
@@ -47,11 +48,12 @@ type Server struct {
 	mu      sync.Mutex
 	started bool
 	checks  map[string]func() error
+	lacks   map[string]func() error
 }
 
 // New returns an admin port that shows g's metrics.
 func New(version Version, g prometheus.Gatherer) *Server {
-	return &Server{version: version, gatherer: g, checks: map[string]func() error{}}
+	return &Server{version: version, gatherer: g, checks: map[string]func() error{}, lacks: map[string]func() error{}}
 }
 
 // Operators has those who ask for more than health show a token that verify
@@ -66,6 +68,26 @@ func (s *Server) Check(part string, ready func() error) {
 	s.checks[part] = ready
 }
 
+// Lacks adds a part to /readyz that the process goes on without: lacking must
+// answer at once, nil or an error whose text says what is missed, and the
+// process stays ready. A load balancer that took every node out because of a
+// part that all of them share would make an outage of a nuisance.
+func (s *Server) Lacks(part string, lacking func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lacks[part] = lacking
+}
+
+// Spare makes a part that was added with Check one of those that Lacks adds.
+func (s *Server) Spare(part string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if check, ok := s.checks[part]; ok {
+		delete(s.checks, part)
+		s.lacks[part] = check
+	}
+}
+
 // Started says that every part has been added. Until then the process is not
 // ready, whatever the parts say that are there.
 func (s *Server) Started() {
@@ -78,16 +100,30 @@ func (s *Server) Started() {
 func (s *Server) Ready() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []string
+	out := ask(s.checks)
 	if !s.started {
 		out = append(out, "process: is starting")
 	}
-	for part, ready := range s.checks {
-		if err := ready(); err != nil {
-			out = append(out, part+": "+err.Error())
+	slices.Sort(out)
+	return out
+}
+
+// Degraded lists the parts that are missed, "part: reason" each, sorted.
+func (s *Server) Degraded() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := ask(s.lacks)
+	slices.Sort(out)
+	return out
+}
+
+// ask returns a line for each part that has something to say.
+func ask(parts map[string]func() error) (out []string) {
+	for part, ask := range parts {
+		if err := ask(); err != nil {
+			out = append(out, part+": "+strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 
@@ -132,6 +168,9 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ok")
+	for _, line := range s.Degraded() {
+		fmt.Fprintln(w, "degraded: "+line)
+	}
 }
 
 // Run serves l until ctx ends.

@@ -62,6 +62,16 @@ func TestAdminPort(t *testing.T) {
 	if code, body := get("/readyz"); code != 503 || body != "route: no partitions assigned\n" {
 		t.Errorf("/readyz: %d %q", code, body)
 	}
+	var missed error
+	s.Lacks("registry", func() error { return missed })
+	broken, missed = nil, errors.New("does not answer\nfor long")
+	if code, body := get("/readyz"); code != 200 || body != "ok\ndegraded: registry: does not answer; for long\n" {
+		t.Errorf("/readyz without a part that can be done without: %d %q", code, body)
+	}
+	broken = errors.New("no partitions assigned")
+	if code, body := get("/readyz"); code != 503 || body != "route: no partitions assigned\n" {
+		t.Errorf("/readyz with both: %d %q", code, body)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)

@@ -40,6 +40,7 @@ type Config struct {
 	AdminListen string // where health and metrics are asked for
 	Node        string // this process's name
 	Version     admin.Version
+	FirstLoad   time.Duration // how long a role waits for all schemas before it begins without some of them; 0 is 10 s
 	Log         *slog.Logger
 	Now         func() time.Time
 }
@@ -51,6 +52,7 @@ type Host struct {
 	Topics schemas.Topics
 	Node   string
 	cfg    Config
+	spare  bool // goes on without the registry: see connect.Use
 
 	follower *control.Follower // see Follow
 	schemas  *registry.Client  // see Registry
@@ -105,14 +107,23 @@ func Alone(ctx context.Context, cfg Config, plan Plan) error {
 }
 
 func (h *Host) begin(plan Plan) error {
+	h.spare = plan.Use.Spare
 	if err := h.ServeAdmin(); err != nil {
 		return err
 	}
 	if err := h.Conns.Check(h.Context(), plan.Use); err != nil {
 		return err
 	}
-	h.Start("connections", h.Conns.Watch(plan.Use))
-	return h.Conns.Explain(plan.Wire(h))
+	watcher := h.Conns.Watch(plan.Use)
+	h.Start("connections", watcher)
+	h.Admin.Lacks("connections", watcher.Lacking)
+	if err := plan.Wire(h); err != nil {
+		return h.Conns.Explain(err)
+	}
+	if plan.Use.Spare {
+		h.Admin.Spare("registry") // it was needed to begin
+	}
+	return nil
 }
 
 // try says whether the role could begin.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/spillway/spillway/control/keys"
 	"github.com/spillway/spillway/control/process"
 	"github.com/spillway/spillway/schemas"
+	"github.com/spillway/spillway/schemas/registry"
 )
 
 // lines is a log that may be read while it is written.
@@ -164,4 +167,77 @@ func TestOperators(t *testing.T) {
 		t.Error(err)
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// running is a log that tells when the process says that it runs.
+type running struct {
+	once    sync.Once
+	running chan struct{} // closed then
+}
+
+func (r *running) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "msg=running") {
+		r.once.Do(func() { close(r.running) })
+	}
+	return len(p), nil
+}
+
+// TestRegistryGoesAway: who can do without it stays ready and says what is
+// missed, or a load balancer would take all nodes out at once.
+func TestRegistryGoesAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		spare bool
+		code  int
+		want  string
+	}{
+		"can do without": {true, 200, "ok\ndegraded: registry: "},
+		"needs it":       {false, 503, "registry: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var away atomic.Bool
+			reg := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if away.Load() {
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+				_, _ = w.Write([]byte("[]"))
+			}))
+			defer reg.Close()
+			cfg := config(t)
+			cfg.Connect.Registry.URLs = []string{reg.URL}
+			log := &running{running: make(chan struct{})}
+			cfg.Log = process.Logger(log, "info", "text")
+			plan := Plan{Use: use("spillway.events")}
+			plan.Use.Registry, plan.Use.Spare = true, c.spare
+			var h *Host
+			var client *registry.Client
+			plan.Wire = func(host *Host) (err error) {
+				h = host
+				client, err = h.Registry()
+				return err
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- Alone(ctx, cfg, plan) }()
+			<-log.running
+			readyz := func() (int, string) {
+				w := httptest.NewRecorder()
+				h.Admin.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+				return w.Code, w.Body.String()
+			}
+			if code, text := readyz(); code != 200 || text != "ok\n" {
+				t.Errorf("with a registry: %d %q", code, text)
+			}
+			away.Store(true)
+			if _, err := client.Latest(t.Context(), "demo.Unknown"); err == nil {
+				t.Fatal("a schema from a registry that is away")
+			}
+			if code, text := readyz(); code != c.code || !strings.HasPrefix(text, c.want) {
+				t.Errorf("without: %d %q, want %d %q", code, text, c.code, c.want)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -1,10 +1,12 @@
 package boot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/spillway/spillway/control"
@@ -18,6 +20,13 @@ import (
 // firstLook bounds how long a role waits for its first look at control and
 // registry before it gives up with the reason.
 const firstLook = 30 * time.Second
+
+// firstLoad is Config.FirstLoad: it covers a registry that starts with us, and
+// is short beside the 16 s that an event of an unknown schema waits.
+const firstLoad = 10 * time.Second
+
+// againIn is the pause before the registry is asked once more for our ids.
+const againIn = 500 * time.Millisecond
 
 // Follow returns the process's one follower of `control`, with a complete
 // snapshot.
@@ -59,7 +68,8 @@ func (h *Host) MayFanOut(follower *control.Follower) error {
 }
 
 // Registry returns the process's one registry client, with every schema known
-// if the registry answers.
+// if the registry says them within FirstLoad. What is missing then is loaded
+// beside the role; metric spillway_registry_loaded tells when all is there.
 func (h *Host) Registry() (*registry.Client, error) {
 	if h.schemas != nil {
 		return h.schemas, nil
@@ -70,24 +80,76 @@ func (h *Host) Registry() (*registry.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.Admin.Check("registry", c.Ready)
-	h.Run("registry client", func(ctx context.Context) error { <-ctx.Done(); c.Close(); return nil })
-	ctx, cancel := context.WithTimeout(h.Context(), firstLook)
-	defer cancel()
-	if err := c.Preload(ctx); err != nil {
-		h.Log.Warn("schemas are not preloaded, they are asked for one by one", "err", err)
+	waits := new(atomic.Bool)
+	waits.Store(true)
+	h.Admin.Check("registry", func() error {
+		if waits.Load() {
+			return loads(c.Ready())
+		}
+		return c.Ready()
+	})
+	loaded := make(chan struct{})
+	h.Run("registry client", func(ctx context.Context) error {
+		defer c.Close()
+		if c.Load(ctx) == nil {
+			close(loaded)
+		}
+		<-ctx.Done() // Load's only error is its end
+		return nil
+	})
+	if err := h.load(loaded); err != nil {
+		return nil, err
 	}
+	waits.Store(false)
 	h.schemas = c
 	return c, nil
 }
 
-// SystemIDs are the registry's ids of Spillway's own records.
+// loads is why a role that waits for the schemas is not ready.
+func loads(why error) error {
+	if why == nil {
+		return errors.New("loads the schemas")
+	}
+	return fmt.Errorf("loads the schemas: %w", why)
+}
+
+// load waits for all schemas, FirstLoad at most.
+func (h *Host) load(loaded <-chan struct{}) error {
+	most := cmp.Or(h.cfg.FirstLoad, firstLoad)
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-loaded:
+	case <-timer.C:
+		h.Log.Warn("begins without all schemas: those that are missing are asked for when an event needs them, and loaded meanwhile", "after", most)
+	case <-h.Context().Done():
+		return fmt.Errorf("load the schemas: %w", context.Cause(h.Context()))
+	}
+	return nil
+}
+
+// SystemIDs are the registry's ids of Spillway's own records. A registry that
+// does not answer is asked again until firstLook is over.
 func (h *Host) SystemIDs() (map[string]int32, error) {
 	c, err := h.Registry()
 	if err != nil {
 		return nil, err
 	}
-	return RegisterSystem(h.Context(), c)
+	ctx, cancel := context.WithTimeout(h.Context(), firstLook)
+	defer cancel()
+	tick := time.NewTicker(againIn)
+	defer tick.Stop()
+	for {
+		ids, err := RegisterSystem(ctx, c)
+		if err == nil || !errors.Is(err, registry.ErrUnavailable) {
+			return ids, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // RegisterSystem registers Spillway's own schemas, which does nothing to those

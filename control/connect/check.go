@@ -21,6 +21,9 @@ type Use struct {
 	Needs      []Need
 	Registry   bool
 	ClickHouse bool
+	// Spare lets the registry go away once the process runs: it goes on with
+	// the schemas that it knows.
+	Spare bool
 	// Exist wants the topics to be there.
 	Exist bool
 	// Later lets ClickHouse be away: who writes to it can wait for it.
@@ -29,7 +32,7 @@ type Use struct {
 
 // Times of a check.
 const (
-	checkTimeout = 15 * time.Second // for all parts together
+	checkTimeout = 15 * time.Second // for each part
 	tryTimeout   = 7 * time.Second
 	answerWithin = 3 * time.Second // of one broker; then another is asked
 	checkPause   = 250 * time.Millisecond
@@ -39,29 +42,39 @@ const (
 type probe struct {
 	part, address string // address: the setting that says where it is
 	try           func(context.Context) error
-	later         bool
+	later         bool // may be away at the start
+	spare         bool // may go away later
 }
+
+// The parts as a person calls them.
+const (
+	kafkaPart      = "Kafka"
+	registryPart   = "the schema registry"
+	clickhousePart = "ClickHouse"
+)
 
 func (c *Connections) probes(use Use) (out []probe) {
 	if use.Kafka {
-		out = append(out, probe{"Kafka", "--kafka-brokers", func(ctx context.Context) error { return c.askKafka(ctx, use) }, false})
+		out = append(out, probe{part: kafkaPart, address: "--kafka-brokers", try: func(ctx context.Context) error { return c.askKafka(ctx, use) }})
 	}
 	if use.Registry {
-		out = append(out, probe{"the schema registry", "--registry-url", c.askRegistry, false})
+		out = append(out, probe{part: registryPart, address: "--registry-url", try: c.askRegistry, spare: use.Spare})
 	}
 	if use.ClickHouse {
-		out = append(out, probe{"ClickHouse", "--clickhouse-url", c.askClickHouse, use.Later})
+		out = append(out, probe{part: clickhousePart, address: "--clickhouse-url", try: c.askClickHouse, later: use.Later})
 	}
 	return out
 }
 
 // Check connects to the parts that are used and asks whether we may do what we
 // need. What may pass, such as a broker that is just starting, is tried again
-// for 15 s, with one line in the log. The error is a *Refused.
+// for 15 s a part, with one line in the log. The error is a *Refused.
 func (c *Connections) Check(ctx context.Context, use Use) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	for _, p := range c.probes(use) {
+	return c.checkAll(ctx, c.probes(use))
+}
+
+func (c *Connections) checkAll(ctx context.Context, probes []probe) error {
+	for _, p := range probes {
 		if err := c.await(ctx, p); err != nil {
 			return err
 		}
@@ -92,7 +105,10 @@ func (c *Connections) Lines(use Use) (out []string) {
 	return out
 }
 
+// await asks a part until it answers, its time is over, or ctx ends.
 func (c *Connections) await(ctx context.Context, p probe) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
 	var told error // what a try said of a setting; the last one may only have run out of time
 	for said := false; ; said = true {
 		err := c.once(ctx, p)
@@ -205,7 +221,7 @@ func (c *Connections) askRegistryAt(ctx context.Context, base string) error {
 
 func (c *Connections) askClickHouse(ctx context.Context) error {
 	w := &c.cfg.ClickHouse
-	transport := &signed{web: w, next: c.clickhouse.transport(), header: func(r *http.Request, user, password string) {
+	transport := &signed{web: w, next: c.clickhouse.transports(w.URLs), header: func(r *http.Request, user, password string) {
 		r.Header.Set("X-ClickHouse-User", user)
 		if password != "" {
 			r.Header.Set("X-ClickHouse-Key", password)

@@ -122,27 +122,42 @@ func (m *material) dial(ctx context.Context, network, address string) (net.Conn,
 func (c *Connections) Registry() *http.Client { return &http.Client{Transport: c.registryTransport()} }
 
 func (c *Connections) registryTransport() *signed {
-	return &signed{web: &c.cfg.Registry, next: c.registry.transport(), header: basic}
+	return &signed{web: &c.cfg.Registry, next: c.registry.transports(c.cfg.Registry.URLs), header: basic}
 }
 
-func (m *material) transport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialTLSContext = m.dial
-	t.ForceAttemptHTTP2 = false
-	t.MaxIdleConnsPerHost = 8
-	return t
+// transports are by host, for the check of a certificate must know the name
+// that it is for. It is TLSClientConfig and not DialTLSContext that checks:
+// the latter is not asked where the environment names a proxy.
+func (m *material) transports(urls []string) map[string]*http.Transport {
+	out := map[string]*http.Transport{}
+	for _, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil {
+			continue // validate has refused it
+		}
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.TLSClientConfig = m.config(u.Hostname())
+		t.ForceAttemptHTTP2 = false
+		t.MaxIdleConnsPerHost = 8
+		out[u.Hostname()] = t
+	}
+	return out
 }
 
 // signed adds credentials to requests.
 type signed struct {
 	web    *Web
-	next   *http.Transport
+	next   map[string]*http.Transport // by host
 	header func(r *http.Request, user, password string)
 }
 
 func basic(r *http.Request, user, password string) { r.SetBasicAuth(user, password) }
 
 func (s *signed) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := s.next[r.URL.Hostname()]
+	if next == nil {
+		return nil, fmt.Errorf("connect: %s is no address that is configured", r.URL.Host)
+	}
 	user, password, err := s.web.credentials(r.URL)
 	if err != nil {
 		return nil, err
@@ -151,14 +166,26 @@ func (s *signed) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		s.header(r, user, password)
 	}
-	return s.next.RoundTrip(r)
+	return next.RoundTrip(r)
 }
 
 // CloseIdleConnections lets a client give back what it does not need.
-func (s *signed) CloseIdleConnections() { s.next.CloseIdleConnections() }
+func (s *signed) CloseIdleConnections() {
+	for _, t := range s.next {
+		t.CloseIdleConnections()
+	}
+}
+
+// ClickHouseLogin is the user and password of this moment, to be asked for at
+// each request.
+func (c *Connections) ClickHouseLogin() (user, password string, err error) {
+	_, user, password, err = c.ClickHouse()
+	return user, password, err
+}
 
 // ClickHouse is what a ClickHouse client needs beside the address: TLS (nil for
-// http://), and the user and password of this moment.
+// http://), and the user and password of this moment. One that lives longer
+// asks ClickHouseLogin again.
 func (c *Connections) ClickHouse() (config *tls.Config, user, password string, err error) {
 	if len(c.cfg.ClickHouse.URLs) == 0 {
 		return nil, "", "", errors.New("connect: no ClickHouse is configured")

@@ -129,7 +129,7 @@ func (c *Connections) principal() string {
 	case k.SASL != "none":
 		return "User:" + k.User
 	case k.Files.Cert != "":
-		return "the user of our certificate " + nameOf(c.kafka.own.Leaf)
+		return "the user of our certificate " + c.kafka.name()
 	}
 	return "User:ANONYMOUS"
 }

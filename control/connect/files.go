@@ -128,6 +128,13 @@ func (m *material) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, e
 	return m.own, nil
 }
 
+// name is how a person knows our own certificate of this moment.
+func (m *material) name() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return nameOf(m.own.Leaf)
+}
+
 // config is for connections to one host. Go's own check is replaced by the
 // same one against the roots of this moment, for they may have been read again
 // since.

@@ -17,6 +17,7 @@ const watchEvery = 15 * time.Second
 type Watcher struct {
 	c      *Connections
 	probes []probe
+	spare  map[string]bool  // by part: it can be done without
 	tick   <-chan time.Time // nil: every 15 s
 
 	mu  sync.Mutex
@@ -25,7 +26,11 @@ type Watcher struct {
 
 // Watch returns a watcher of what use says; Run makes it look.
 func (c *Connections) Watch(use Use) *Watcher {
-	return &Watcher{c: c, probes: c.probes(use), why: map[string]error{}}
+	w := &Watcher{c: c, probes: c.probes(use), spare: map[string]bool{}, why: map[string]error{}}
+	for _, p := range w.probes {
+		w.spare[p.part] = p.spare
+	}
+	return w
 }
 
 // Run looks again and again until ctx ends.
@@ -68,16 +73,22 @@ func (w *Watcher) look(ctx context.Context, p probe) {
 }
 
 // Ready says which part refuses us, or which files are not what is used.
-func (w *Watcher) Ready() error {
+func (w *Watcher) Ready() error { return w.refusals(false) }
+
+// Lacking says the same of the parts that can be done without.
+func (w *Watcher) Lacking() error { return w.refusals(true) }
+
+func (w *Watcher) refusals(spare bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var errs []error
-	for part, err := range w.why {
-		if err != nil {
+	for part, m := range map[string]*material{kafkaPart: w.c.kafka, registryPart: w.c.registry, clickhousePart: w.c.clickhouse} {
+		if w.spare[part] != spare {
+			continue
+		}
+		if err := w.why[part]; err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", part, err))
 		}
-	}
-	for _, m := range []*material{w.c.kafka, w.c.registry, w.c.clickhouse} {
 		m.mu.Lock()
 		errs = append(errs, m.bad)
 		m.mu.Unlock()

@@ -27,7 +27,7 @@ func sound() *facts {
 		return delivery{region: "local", in: place{p, o}, epoch: "e", cursor: cursor, tenant: tenant, id: id}
 	}
 	f := &facts{
-		regions: []string{"local"},
+		regions: []string{"local"}, every: true,
 		acks:    []ack{{"t", "a.1", "http", 0, 0}, {"t", "a.2", "kafka", 0, 2}, {"u", "a.1", "http", 1, -1}},
 		outages: []outage{{"route", 450, 450 - settles + 10}},
 		events: []event{
@@ -49,15 +49,7 @@ func sound() *facts {
 		letters: []letter{{place{1, 0}, place{1, 2}, "u", "schema_mismatch"}},
 		waits:   []wait{{place{1, 0}, place{1, 0}, "u"}},
 	}
-	for _, e := range f.firstArrivals() {
-		f.rowEvents = append(f.rowEvents, rowOfEvent(e))
-	}
-	for _, d := range f.decisions {
-		f.rowTransitions = append(f.rowTransitions, rowOfDecision(d))
-	}
-	for _, l := range f.letters {
-		f.rowLetters = append(f.rowLetters, rowOfLetter(l))
-	}
+	f.rowEvents, f.rowTransitions, f.rowLetters = rowsOf(f.firstArrivals(), rowOfEvent), rowsOf(f.decisions, rowOfDecision), rowsOf(f.letters, rowOfLetter)
 	return f
 }
 
@@ -107,10 +99,21 @@ func TestTamperedHistoryFails(t *testing.T) {
 		{"twice in overflow", "overflow:", func(f *facts) { f.waits = append(f.waits, f.waits[0]) }},
 		{"no letter", "dead:", func(f *facts) { f.letters = nil }},
 		{"a letter with another reason", "dead:", func(f *facts) { f.letters[0].reason = "too_large" }},
-		{"a row too few", "ClickHouse events", func(f *facts) { f.rowEvents = f.rowEvents[1:] }},
-		{"a row too many", "ClickHouse events", func(f *facts) { f.rowEvents = append(f.rowEvents, "9/9 t z") }},
-		{"another transition", "ClickHouse transitions", func(f *facts) { f.rowTransitions[0] = "0/0 t 0 0 dead" }},
+		{"a row too few", "ClickHouse events", func(f *facts) { delete(f.rowEvents, rowOfEvent(f.events[0])) }},
+		{"a row too many", "ClickHouse events", func(f *facts) { f.rowEvents["9/9 t z"] = 1 }},
+		{"a doubled row", "ClickHouse events", func(f *facts) { f.rowEvents[rowOfEvent(f.events[0])] = 2 }},
+		{"another transition", "ClickHouse transitions", func(f *facts) { f.rowTransitions["0/0 t 0 0 dead"] = 1 }},
+		{"a doubled transition", "ClickHouse transitions", func(f *facts) { f.rowTransitions[rowOfDecision(f.decisions[4])] = 2 }},
 		{"a letter's row too few", "ClickHouse dead_letters", func(f *facts) { f.rowLetters = nil }},
+		{"a doubled letter", "ClickHouse dead_letters", func(f *facts) { f.rowLetters[rowOfLetter(f.letters[0])]++ }},
+		{"nothing was acknowledged", "events: everything", func(f *facts) { f.acks = nil }},
+		{"nothing came", "events: appended", func(f *facts) { *f = facts{every: true} }},
+		{"nothing was decided", "audit: one decision", func(f *facts) { *f = facts{every: true} }},
+		{"nothing was let through", "fanout: one record", func(f *facts) { *f = facts{every: true} }},
+		{"nothing was delivered", "fanout: cursors", func(f *facts) { f.deliveries = nil }},
+		{"no sender counted", "fanout: first deliveries", func(f *facts) { f.deliveries = f.deliveries[:0] }},
+		{"nothing waited", "overflow:", func(f *facts) { f.waits, f.decisions = nil, nil }},
+		{"nothing died", "dead:", func(f *facts) { f.letters, f.decisions = nil, nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := sound()
@@ -141,6 +144,12 @@ func TestOrderOfAWaitingTenant(t *testing.T) {
 			f.outages = nil
 			f.decisions = append(f.decisions, decision{origin: place{0, 2}, status: "pending", path: "wait", cursor: -1})
 		}, 0},
+		{"two late for one that waited", func(f *facts) {
+			f.outages = nil
+			f.deliveries[3].id, f.deliveries[4].id = "a.0", "a.9"
+			f.decisions[4].origin = place{0, 2}
+			f.decisions = append(f.decisions, decision{origin: place{0, 2}, status: "pending", path: "wait", cursor: -1})
+		}, 1},
 		{"of a tenant that never waited", func(f *facts) { f.outages[0].Killed = 0 }, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {

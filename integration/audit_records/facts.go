@@ -18,7 +18,9 @@ type facts struct {
 	letters    []letter   // dead
 	waits      []wait     // overflow
 
-	rowEvents, rowTransitions, rowLetters []row // of ClickHouse, each identity once
+	rowEvents, rowTransitions, rowLetters rows // of ClickHouse
+
+	every bool // there must be something to compare for each question
 }
 
 // A place is where a record lies in `events`.
@@ -108,6 +110,9 @@ func (w wait) String() string {
 // A row of ClickHouse is its identity as text, as rowOf… make it of records.
 type row string
 
+// rows are how many there are of each.
+type rows map[row]int
+
 func rowOfEvent(e event) row { return row(fmt.Sprintf("%s %s %s", e.at, legal(e.tenant), e.id)) }
 
 func rowOfDecision(d decision) row {
@@ -134,6 +139,16 @@ func (f *facts) forgot(from, to int64) bool {
 	return slices.ContainsFunc(f.outages, func(o outage) bool {
 		return o.Role == "route" && o.Killed <= to && o.Ready+settles >= from
 	})
+}
+
+// deaths are how often route died.
+func (f *facts) deaths() (n int) {
+	for _, o := range f.outages {
+		if o.Role == "route" {
+			n++
+		}
+	}
+	return n
 }
 
 // settles is how long after its start, in ms, route's sessions may still hand

@@ -12,7 +12,8 @@
 // lie in between, or it is an error.
 //
 // It prints a line for each comparison, the first records that are wrong, and
-// exits 1 if there are any.
+// exits 1 if there are any. With --every it does so too where there was nothing
+// to compare: for a run in which events waited and died.
 package main
 
 import (
@@ -51,13 +52,17 @@ func main() {
 	region := flag.String("regions", "local", "regions of every tenant")
 	ledger := flag.String("ledger", "", "what was acknowledged: one JSON object a line with tenant, id, via, partition, offset")
 	outages := flag.String("outages", "", "which role was dead when: one JSON object a line with role, killed, ready")
+	every := flag.Bool("every", false, "there must be something to compare for each question: events that were let through, waited and died")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	f := &facts{regions: strings.Split(*region, ",")}
+	f := &facts{regions: strings.Split(*region, ","), every: *every}
 	err := errors.Join(
 		readLines(*ledger, &f.acks), readLines(*outages, &f.outages),
 		f.readKafka(ctx, strings.Split(*brokers, ","), *prefix), f.readTables(*clickhouse))
+	if err == nil && *ledger != "" && len(f.acks) == 0 {
+		err = fmt.Errorf("%s is empty: nothing was acknowledged", *ledger)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "audit_records:", err)
 		os.Exit(1)
@@ -94,8 +99,11 @@ const shown = 5
 func report(w io.Writer, all []comparison) (wrong int) {
 	for _, c := range all {
 		mark := "ok  "
-		if len(c.wrong) > 0 {
+		switch {
+		case len(c.wrong) > 0:
 			mark = "FAIL"
+		case c.compared == 0:
+			mark = "none"
 		}
 		fmt.Fprintf(w, "%s %-62s %8d compared, %d wrong%s\n", mark, c.what, c.compared, len(c.wrong), c.note)
 		for _, line := range c.wrong[:min(shown, len(c.wrong))] {

@@ -25,6 +25,7 @@ type batch struct {
 	odd         *rows.Undecodable
 
 	tables []*table.Table
+	late   []lateRecord // without a row yet: see settle
 	bytes  int
 	oldest int64 // append time of the oldest record, Unix ms
 	next   offsets
@@ -51,10 +52,34 @@ func (b *batch) reset() {
 	for _, t := range b.tables {
 		t.Reset()
 	}
-	b.bytes, b.oldest, b.next = 0, 0, offsets{}
+	clear(b.late)
+	b.late, b.bytes, b.oldest, b.next = b.late[:0], 0, 0, offsets{}
+}
+
+// A lateRecord is one whose names the registry has not told yet.
+type lateRecord struct {
+	rec   *kgo.Record
+	topic schemas.TopicID
+}
+
+// settle writes the rows of late records, after a bounded wait for their names.
+// It comes before each insert: offsets of a batch are committed with it.
+func (b *batch) settle(ctx context.Context) {
+	if len(b.late) == 0 {
+		return
+	}
+	b.names.settle(ctx)
+	over, cancel := context.WithCancel(ctx)
+	cancel() // no more questions
+	for _, l := range b.late {
+		b.place(over, l.topic, l.rec, true)
+	}
+	clear(b.late)
+	b.late = b.late[:0]
 }
 
 func (b *batch) rows() (n int) {
+	n = len(b.late)
 	for _, t := range b.tables {
 		n += t.Rows
 	}
@@ -81,42 +106,76 @@ func (b *batch) add(ctx context.Context, topic schemas.TopicID, p kgo.FetchTopic
 	}
 }
 
-// addRecord writes the row of one record. There is no record without one.
+// addRecord writes the row of one record, or keeps it for settle. There is no
+// record without one.
 func (b *batch) addRecord(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
+	if b.place(ctx, topic, rec, false) {
+		b.late = append(b.late, lateRecord{rec, topic})
+	}
+}
+
+// place writes the row of a record. It reports true, and writes none, if the
+// registry has not told yet what belongs into it; the last time it writes what
+// is known.
+func (b *batch) place(ctx context.Context, topic schemas.TopicID, rec *kgo.Record, last bool) (late bool) {
 	t := b.sink.cfg.Topics
 	switch rec.Topic {
 	case t.Events():
-		b.addEvent(ctx, topic, rec)
+		rows.ReadEvent(&b.ev, rec, topic)
+		if b.isReturn(rec) {
+			return false
+		}
+		if late = b.names.complete(ctx, &b.ev) && !last; !late {
+			b.events.Add(rec, &b.ev)
+		}
 	case t.Dead():
 		rows.ReadEvent(&b.ev, rec, topic)
-		b.names.complete(ctx, &b.ev)
-		b.dead.Add(rec, &b.ev)
+		if late = b.names.complete(ctx, &b.ev) && !last; !late {
+			b.dead.Add(rec, &b.ev)
+		}
 	default:
-		if err := b.addSystem(rec); err != nil {
+		id, body, ok := schemas.WireHeader(rec.Value)
+		if !ok {
+			b.addOdd(rec, rec.Offset+1, errors.New(schemas.NotWireFormat.Text()))
+			return false
+		}
+		kind, unsaid := b.kindOf(ctx, id)
+		if late = unsaid && !last; late {
+			return true
+		}
+		if err := b.addSystem(rec, kind, id, body); err != nil {
 			b.addOdd(rec, rec.Offset+1, err)
 		}
 	}
+	return late
 }
 
-// addEvent leaves out what came back: it has its row since it first arrived.
-// A return without a valid hash counts as none, and so does route.
-func (b *batch) addEvent(ctx context.Context, topic schemas.TopicID, rec *kgo.Record) {
-	rows.ReadEvent(&b.ev, rec, topic)
-	if h := b.ev.ReturnHeader(); h != nil {
-		if _, err := schemas.ParseReturn(h, rec.Key, rec.Value, b.sink.cfg.Secrets.SecretKey); err == nil {
-			return
-		}
+// isReturn reports whether the event came back: it has its row since it first
+// arrived. A return without a valid hash counts as none, and so does route.
+func (b *batch) isReturn(rec *kgo.Record) bool {
+	h := b.ev.ReturnHeader()
+	if h == nil {
+		return false
 	}
-	b.names.complete(ctx, &b.ev)
-	b.events.Add(rec, &b.ev)
+	_, err := schemas.ParseReturn(h, rec.Key, rec.Value, b.sink.cfg.Secrets.SecretKey)
+	return err == nil
 }
 
-func (b *batch) addSystem(rec *kgo.Record) error {
-	id, body, ok := schemas.WireHeader(rec.Value)
-	if !ok {
-		return errors.New(schemas.NotWireFormat.Text())
+// kindOf is the name of the system record with this schema id, "" for others.
+// An id that the configuration does not know may be a later registration.
+func (b *batch) kindOf(ctx context.Context, id int32) (name string, late bool) {
+	if name, ok := b.sink.kinds[id]; ok {
+		return name, false
 	}
-	switch kind := b.sink.kindOf(id); kind {
+	s, late := b.names.schema(ctx, id)
+	if s == nil {
+		return "", late
+	}
+	return s.Name(), false
+}
+
+func (b *batch) addSystem(rec *kgo.Record, kind string, id int32, body []byte) error {
+	switch kind {
 	case schemas.TransitionName:
 		t, err := schemas.DecodeTransition(body)
 		if err != nil {

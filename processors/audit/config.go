@@ -42,8 +42,10 @@ type Config struct {
 	// such an event stays empty.
 	Schemas processors.Schemas
 	// Resolve asks the registry for one schema, so that Schemas knows it
-	// afterwards. Nil: never. All calls for one poll get 200 ms together, and an id
-	// that stays unknown 30 s of rest: the sink does not stand still for a name.
+	// afterwards; an error that is registry.ErrAbsent says that there is none. Nil:
+	// never. All calls for one poll get 200 ms together. A batch with names that
+	// got no answer waits for it 5 s at most, and then none does for 30 s: the sink
+	// does not stand still for a name.
 	Resolve func(ctx context.Context, id int32) error
 	// Listener serves GET /v1/events to those whom Tokens verify. Nil: nobody is
 	// served. Run closes it.

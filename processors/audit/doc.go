@@ -15,7 +15,9 @@
 // A batch is inserted again until it is acknowledged, and only then are its
 // offsets committed: at least once. A row is a pure function of its record and
 // holds the record's identity in its sorting key, so a row that comes twice is
-// one row, and what the views count is exact.
+// one row, and what the views count is exact. Names that a header leaves out come
+// from the registry (see names): they are no part of the identity, so a row that
+// is written again with more of them takes the place of the first.
 //
 // There are two readers because a client has one isolation level. `audit` and
 // `dead` are written in transactions and read committed. `events` is read

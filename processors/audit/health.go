@@ -1,11 +1,14 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/spillway/spillway/processors/audit/table"
 )
 
 // The parts that can keep the sink from its work, a metric label.
@@ -23,6 +26,9 @@ const sayAgain = time.Minute
 // readAgain is when a fault in reading that was not met again is over: a
 // partition that can be read and has nothing new gives no sign.
 const readAgain = 30 * time.Second
+
+// watchEvery is how often faults that are over are looked for.
+const watchEvery = 10 * time.Second
 
 // health is what keeps the sink from its work now. Each fault is logged when
 // its reason changes and then once a minute, however often it is tried again,
@@ -45,6 +51,13 @@ type fault struct {
 
 func newHealth(cfg *Config, m *metrics) *health {
 	first := &fault{part: partClickHouse, reason: "not_asked", since: cfg.Now(), err: errors.New("ClickHouse has not answered yet; auditing catches up from the topics when it does")}
+	for _, r := range table.Reasons() { // series that are there from the start
+		m.faults.WithLabelValues(partClickHouse, string(r))
+	}
+	for _, r := range kafkaReasons {
+		m.faults.WithLabelValues(partKafka, r)
+	}
+	m.faults.WithLabelValues(first.part, first.reason).Set(1)
 	return &health{cfg: cfg, m: m, faults: map[string]*fault{tablesOf: first}}
 }
 
@@ -107,20 +120,36 @@ func (h *health) drop(who string) *fault {
 			return f
 		}
 	}
-	h.m.faults.DeleteLabelValues(f.part, f.reason)
+	h.m.faults.WithLabelValues(f.part, f.reason).Set(0)
 	return f
+}
+
+// watch ends faults in reading that are over, until ctx ends, whoever asks.
+func (h *health) watch(ctx context.Context) error {
+	for wait(ctx, watchEvery) == nil {
+		h.mu.Lock()
+		h.expire()
+		h.mu.Unlock()
+	}
+	return nil
+}
+
+// expire: the caller holds mu.
+func (h *health) expire() {
+	for who, f := range h.faults {
+		if f.part == partKafka && h.cfg.Now().Sub(f.last) > readAgain {
+			h.over(who)
+		}
+	}
 }
 
 // ready tells each fault once.
 func (h *health) ready() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.expire()
 	var texts []string
-	for who, f := range h.faults {
-		if f.part == partKafka && h.cfg.Now().Sub(f.last) > readAgain {
-			h.over(who)
-			continue
-		}
+	for _, f := range h.faults {
 		texts = append(texts, f.err.Error())
 	}
 	if len(texts) == 0 {

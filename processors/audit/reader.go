@@ -37,9 +37,9 @@ type reader struct {
 	cl    *kgo.Client
 	batch *batch
 
-	gone   bool      // a topic could not be found since the last time the ids were asked for
-	passed bool      // an offset is not there
-	asked  time.Time // when that was
+	gone   map[string]time.Time // topics that could not be found since they were last read: when
+	passed bool                 // an offset is not there
+	asked  time.Time            // when Kafka was last asked for the ids
 
 	idMu sync.Mutex // guards:
 	ids  map[string]schemas.TopicID
@@ -50,18 +50,37 @@ type reader struct {
 	acked offsets // guarded by mu: inserted, not committed yet
 }
 
+func newReader(s *Sink, what reading) *reader {
+	return &reader{reading: what, sink: s, batch: newBatch(s), gone: map[string]time.Time{}, acked: offsets{}, ids: map[string]schemas.TopicID{}}
+}
+
 // read runs readers, one after another, until ctx ends and the last batch is
 // written.
 func (s *Sink) read(ctx context.Context, what reading) error {
+	return s.anew(ctx, func() error { return s.readOnce(ctx, what) })
+}
+
+// anew repeats once for as long as it ends with errRecreated. The pauses
+// between grow, until one life was a long one: each costs Kafka a rebalance.
+func (s *Sink) anew(ctx context.Context, once func() error) error {
+	pause := firstPause
 	for {
-		if err := s.readOnce(ctx, what); !errors.Is(err, errRecreated) {
+		began := s.cfg.Now()
+		if err := once(); !errors.Is(err, errRecreated) {
 			return err
 		}
+		if s.cfg.Now().Sub(began) > readAgain {
+			pause = firstPause
+		}
+		if wait(ctx, pause) != nil {
+			return nil // what was read is written
+		}
+		pause = min(2*pause, lastPause)
 	}
 }
 
 func (s *Sink) readOnce(ctx context.Context, what reading) error {
-	r := &reader{reading: what, sink: s, batch: newBatch(s), acked: offsets{}, ids: map[string]schemas.TopicID{}}
+	r := newReader(s, what)
 	cl, err := kgo.NewClient(append(append([]kgo.Opt{}, s.cfg.Kafka...), r.options()...)...)
 	if err != nil {
 		return fmt.Errorf("audit: Kafka client of %s: %w", what.name, err)
@@ -88,6 +107,9 @@ func (s *Sink) readOnce(ctx context.Context, what reading) error {
 func (r *reader) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.sink.cfg.DrainTimeout)
 	defer cancel()
+	over, end := context.WithCancel(ctx)
+	end() // no time for names
+	r.batch.settle(over)
 	done, err := r.attempt(ctx)
 	if !done && err == nil {
 		r.sink.cfg.Logger.Warn("the last batch is not in ClickHouse; the next start reads it again from the topics", "topic", r.topics[0])
@@ -118,9 +140,13 @@ const maxPoll = 1000
 // fill polls until the batch is full, or its time is over since something came.
 func (r *reader) fill(ctx context.Context) error {
 	first := ctx
+	within := askTopics
 	if r.pending() { // do not wait for records to repeat a commit
+		within = r.sink.cfg.FlushEvery
+	}
+	if r.pending() || len(r.gone) > 0 { // nor to ask again for a topic
 		var cancel context.CancelFunc
-		first, cancel = context.WithTimeout(ctx, r.sink.cfg.FlushEvery)
+		first, cancel = context.WithTimeout(ctx, within)
 		defer cancel()
 	}
 	if err := r.take(ctx, r.cl.PollRecords(first, maxPoll)); err != nil {
@@ -170,8 +196,8 @@ func (r *reader) got(topic string, id schemas.TopicID, records int) {
 	if records == 0 {
 		return
 	}
-	r.gone = false
-	r.sink.health.good(r.reads())
+	delete(r.gone, topic)
+	r.sink.health.good(r.reads(topic))
 	r.idMu.Lock()
 	r.ids[topic] = id
 	r.idMu.Unlock()
@@ -191,9 +217,12 @@ func (r *reader) fetchError(topic string, partition int32, err error) error {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.FencedInstanceID):
 		return fmt.Errorf("audit: read %s: %w", topic, err)
 	default:
-		r.gone = r.gone || kafkaReason(err) == "topic_gone"
-		r.passed = r.passed || kafkaReason(err) == "offset_gone"
-		r.sink.health.bad(r.reads(), partKafka, kafkaReason(err), fmt.Errorf("the audit cannot read %s/%d: %w", topic, partition, err))
+		why := kafkaReason(err)
+		if why == topicGone {
+			r.gone[topic] = r.sink.cfg.Now()
+		}
+		r.passed = r.passed || why == offsetGone
+		r.sink.health.bad(r.reads(topic), partKafka, why, fmt.Errorf("the audit cannot read %s/%d: %w", topic, partition, err))
 	}
 	return nil
 }
@@ -211,6 +240,7 @@ func (r *reader) release(_ context.Context, _ *kgo.Client, lost map[string][]int
 // flush inserts the batch and commits, however often it takes. It gives up
 // when ctx ends: what was not committed is read again.
 func (r *reader) flush(ctx context.Context) error {
+	r.batch.settle(ctx)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		done, err := r.attempt(ctx)
 		if done || err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -37,17 +38,28 @@ const kafkaTimeout = 10 * time.Second
 // markTopic precedes the topic's id in the metadata of a committed offset.
 const markTopic = "topic="
 
+// The reasons of what keeps a reader from Kafka, a metric label.
+const (
+	topicGone      = "topic_gone"
+	topicRecreated = "topic_recreated"
+	offsetGone     = "offset_gone"
+	kafkaRefuses   = "not_allowed"
+	kafkaAway      = "unreachable"
+)
+
+var kafkaReasons = []string{topicGone, topicRecreated, offsetGone, kafkaRefuses, kafkaAway}
+
 // kafkaReason is the metric label of an error in reading or committing.
 func kafkaReason(err error) string {
 	switch {
 	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
-		return "topic_gone"
+		return topicGone
 	case errors.Is(err, kerr.OffsetOutOfRange):
-		return "offset_gone"
+		return offsetGone
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed):
-		return "not_allowed"
+		return kafkaRefuses
 	}
-	return "unreachable"
+	return kafkaAway
 }
 
 // currentIDs are the ids of the topics that exist now.
@@ -71,7 +83,8 @@ func (r *reader) currentIDs(ctx context.Context) (map[string]schemas.TopicID, er
 // another id than the one that was read so far. It asks Kafka now and then.
 func (r *reader) isRecreated(ctx context.Context) bool {
 	now := r.sink.cfg.Now()
-	if !r.gone && !r.passed || now.Sub(r.asked) < askTopics {
+	maps.DeleteFunc(r.gone, func(_ string, met time.Time) bool { return now.Sub(met) > readAgain })
+	if len(r.gone) == 0 && !r.passed || now.Sub(r.asked) < askTopics {
 		return false
 	}
 	r.asked = now
@@ -82,9 +95,13 @@ func (r *reader) isRecreated(ctx context.Context) bool {
 	if err != nil {
 		return false // the next poll says so again
 	}
-	for name, id := range ids {
-		if had, ok := r.topicID(name); ok && had != id {
-			r.sink.health.bad(r.reads(), partKafka, "topic_recreated",
+	for _, name := range r.topics {
+		id, there := ids[name]
+		if _, gone := r.gone[name]; gone && !there {
+			r.gone[name] = now // it may come back as another one
+		}
+		if had, ok := r.topicID(name); ok && there && had != id {
+			r.sink.health.bad(r.reads(name), partKafka, topicRecreated,
 				fmt.Errorf("topic %s was deleted and made anew (id %s, now %s): what the audit had not read of it is gone; it goes on at the new start", name, had, id))
 			return true
 		}
@@ -92,7 +109,8 @@ func (r *reader) isRecreated(ctx context.Context) bool {
 	return false
 }
 
-func (r *reader) reads() string { return r.name + " reads" }
+// reads is who meets a fault in reading a topic.
+func (r *reader) reads(topic string) string { return r.name + " reads " + topic }
 
 func (r *reader) topicID(name string) (schemas.TopicID, bool) {
 	r.idMu.Lock()
@@ -135,7 +153,7 @@ func (r *reader) adjust(ctx context.Context, offsets map[string]map[int32]kgo.Of
 			end, _ := ends.Lookup(topic, p)
 			if why := unusable(at, ids[topic], start, end); why != "" {
 				partitions[p] = kgo.NewOffset().AtStart()
-				r.sink.metrics.failures.WithLabelValues(partKafka, "offset_gone").Inc()
+				r.sink.metrics.failures.WithLabelValues(partKafka, offsetGone).Inc()
 				r.sink.cfg.Logger.Warn("the audit begins at the oldest record; what was before it is missing in ClickHouse",
 					"topic", topic, "partition", p, "committed", at.At, "oldest", start.Offset, "why", why)
 			}

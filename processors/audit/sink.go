@@ -74,6 +74,7 @@ func (s *Sink) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return s.serve(ctx) })
 	}
 	g.Go(func() error { return s.sink(ctx) })
+	g.Go(func() error { return s.health.watch(ctx) })
 	return g.Wait()
 }
 
@@ -144,18 +145,4 @@ func wait(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// kindOf is the name of the system record with this schema id, "" for others.
-// An id that the configuration does not know may be a later registration.
-func (s *Sink) kindOf(id int32) string {
-	if name, ok := s.kinds[id]; ok {
-		return name
-	}
-	if s.cfg.Schemas != nil {
-		if sc, _ := s.cfg.Schemas.Schema(id); sc != nil {
-			return sc.Name()
-		}
-	}
-	return ""
 }

@@ -10,6 +10,7 @@ type metrics struct {
 	requests  *prometheus.CounterVec // by result: ok, absent, refused, failed
 	failures  *prometheus.CounterVec // by reason, see Fault
 	known     prometheus.Gauge
+	loaded    prometheus.Gauge
 	forgotten prometheus.Counter
 	unasked   prometheus.Counter
 	stale     prometheus.Counter
@@ -26,6 +27,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"reason"}),
 		known: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "spillway_registry_schemas", Help: "Schemas known by id.",
+		}),
+		loaded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "spillway_registry_loaded", Help: "1 once every schema that the registry has was loaded after the start, 0 while some are still being asked for.",
 		}),
 		forgotten: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "spillway_registry_forgotten_total", Help: "Schemas dropped because the cache was full.",
@@ -44,6 +48,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m.requests, err = register(r, m.requests, err)
 	m.failures, err = register(r, m.failures, err)
 	m.known, err = register(r, m.known, err)
+	m.loaded, err = register(r, m.loaded, err)
 	m.forgotten, err = register(r, m.forgotten, err)
 	m.unasked, err = register(r, m.unasked, err)
 	m.stale, err = register(r, m.stale, err)

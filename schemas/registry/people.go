@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/spillway/spillway/schemas/codec"
 	"github.com/spillway/spillway/schemas/compat"
@@ -35,84 +34,6 @@ func (e *IncompatibleError) Error() string {
 		lines = append(lines, f.String())
 	}
 	return strings.Join(lines, "\n")
-}
-
-// Preload makes every schema of the registry known, with its subject, so that
-// their ids are not asked one by one. It needs no rate: it is called at start
-// and by people. Schemas that cannot be compiled are known as unsupported. The
-// error wraps ErrUnavailable; what was loaded before it is known.
-func (c *Client) Preload(ctx context.Context) error {
-	all, err := c.all(ctx)
-	for _, ss := range all {
-		c.adopt(ss)
-	}
-	if err != nil {
-		return fmt.Errorf("load all schemas: %w", err)
-	}
-	return nil
-}
-
-// all lists every version of every subject, or as many as it got before an
-// error. Registries without GET /schemas are asked subject by subject.
-func (c *Client) all(ctx context.Context) ([]sr.SubjectSchema, error) {
-	all, err := c.sr.AllSchemas(ctx)
-	if status := statusOf(err); status != 404 && status != 405 {
-		for _, ss := range all {
-			err = errors.Join(err, c.aboutVersion(ss, nil))
-		}
-		if err = c.outcome(err); err != nil {
-			return nil, err
-		}
-		return all, nil
-	}
-	subjects, err := c.sr.Subjects(ctx)
-	if err = c.outcome(err); err != nil {
-		return nil, err
-	}
-	return c.each(ctx, subjects)
-}
-
-// each asks for the versions of subjects, a few at a time. A subject that was
-// deleted meanwhile is none.
-func (c *Client) each(ctx context.Context, subjects []string) (all []sr.SubjectSchema, failed error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var mu sync.Mutex
-	var askers sync.WaitGroup
-	next := make(chan string)
-	for range maxAskers {
-		askers.Go(func() {
-			for subject := range next {
-				versions, err := c.versions(ctx, subject)
-				mu.Lock()
-				all = append(all, versions...)
-				if err != nil && failed == nil {
-					failed = err
-					cancel() // the rest would fail too
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	for _, subject := range subjects {
-		next <- subject
-	}
-	close(next)
-	askers.Wait()
-	return all, failed
-}
-
-// statusOf is the HTTP status of a request that failed, or 0.
-func statusOf(err error) int {
-	var re *sr.ResponseError
-	if errors.As(err, &re) {
-		return re.StatusCode
-	}
-	var f *Fault
-	if errors.As(err, &f) {
-		return f.Status
-	}
-	return 0
 }
 
 // List returns the newest version of every subject, by subject.
@@ -196,7 +117,8 @@ func (c *Client) check(ctx context.Context, subject, text string, level compat.L
 	return level, found, err
 }
 
-// versions of a subject, oldest first; none if there is no such subject.
+// versions of a subject, oldest first, and as many as were read before an
+// error; none if there is no such subject.
 func (c *Client) versions(ctx context.Context, subject string) ([]sr.SubjectSchema, error) {
 	numbers, err := c.sr.SubjectVersions(ctx, subject)
 	if err = c.outcome(err); errors.Is(err, ErrAbsent) {
@@ -211,7 +133,7 @@ func (c *Client) versions(ctx context.Context, subject string) ([]sr.SubjectSche
 		if err = c.outcome(c.aboutVersion(ss, err)); errors.Is(err, ErrAbsent) {
 			continue // deleted meanwhile
 		} else if err != nil {
-			return nil, fmt.Errorf("version %d of %s: %w", n, subject, err)
+			return out, fmt.Errorf("version %d of %s: %w", n, subject, err)
 		}
 		out = append(out, ss)
 	}

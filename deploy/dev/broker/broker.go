@@ -8,6 +8,7 @@
 //	listen.go      frames: size and request key are checked before kfake sees them
 //	     │
 //	     ▼
+//	versions.go    ApiVersions: Produce from v0 on, as Kafka 4 claims
 //	appendtime.go  Produce: LogAppendTime topics get the broker's clock (batch.go)
 //	     │
 //	     ▼
@@ -177,6 +178,12 @@ func open(cfg Config, unlock func() error) (*Broker, error) {
 		_ = tcp.Close() // kfake may have closed it already
 		return nil, fmt.Errorf("broker: open %s: %w", cfg.Dir, err)
 	}
+	v, err := newVersions(b.cluster, b.addr)
+	if err != nil {
+		b.cluster.Close()
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	v.install()
 	newAppendTime(b.cluster, cfg.Now, m).install()
 	go b.sweep(cfg.RetentionEvery)
 	return b, nil

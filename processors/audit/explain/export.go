@@ -51,6 +51,7 @@ func (a *api) export(w http.ResponseWriter, r *http.Request) {
 	out := &lines{w: w, api: a, span: sp}
 	if err := out.stream(r.Context()); err != nil {
 		no := a.unavailable(r, err)
+		out.extend()
 		if !out.began {
 			no.write(w)
 			return
@@ -58,6 +59,7 @@ func (a *api) export(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(no.appendJSON(nil)) // the client left: nobody to tell
 		return
 	}
+	out.extend()
 	out.begin()
 }
 
@@ -156,6 +158,15 @@ func (l *lines) begin() {
 		l.began = true
 		l.w.Header().Set("Content-Type", "application/x-ndjson")
 	}
+}
+
+// WriteTimeout is how long a reader may take nothing of an answer: there are few
+// slots, and a query in ClickHouse waits as long. Each line begins it anew. The
+// server that serves the handler sets it for each request.
+const WriteTimeout = time.Minute
+
+func (l *lines) extend() {
+	_ = http.NewResponseController(l.w).SetWriteDeadline(l.api.cfg.Now().Add(WriteTimeout)) // a test's writer may have none
 }
 
 func (l *lines) stream(ctx context.Context) error {
@@ -269,6 +280,7 @@ func (l *lines) write(ctx context.Context, r *row) error {
 		l.line = append(l.line[:len(l.line)-len(end)], `"datacontenttype":"application/avro","data_base64":"`...)
 		l.line = append(base64.StdEncoding.AppendEncode(l.line, l.ev.Value), `"}`...)
 	}
+	l.extend()
 	if _, err := l.w.Write(append(l.line, '\n')); err != nil {
 		return fmt.Errorf("the reader left: %w", err)
 	}

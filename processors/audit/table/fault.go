@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -79,6 +81,9 @@ var reasons = map[Reason]string{
 	Other:           "ClickHouse refused",
 }
 
+// Reasons are all of them, in order.
+func Reasons() []Reason { return slices.Sorted(maps.Keys(reasons)) }
+
 // byCode are the reasons of ClickHouse's error codes (ErrorCodes.cpp).
 var byCode = map[int32]Reason{
 	60: UnknownTable, 81: UnknownDatabase,
@@ -135,15 +140,11 @@ func reasonOf(err error) Reason {
 
 func ofNetwork(err error) Reason {
 	var (
-		record  tls.RecordHeaderError
-		alert   tls.AlertError
-		cert    *tls.CertificateVerificationError
-		invalid x509.CertificateInvalidError
-		op      *net.OpError
-		dns     *net.DNSError
+		op  *net.OpError
+		dns *net.DNSError
 	)
 	switch {
-	case errors.As(err, &record), errors.As(err, &alert), errors.As(err, &cert), errors.As(err, &invalid), strings.Contains(err.Error(), "gave HTTP response to HTTPS client"):
+	case isTLS(err):
 		return TLSRefused
 	case errors.As(err, &dns), errors.As(err, &op) && op.Op == "dial":
 		return Unreachable
@@ -153,6 +154,25 @@ func ofNetwork(err error) Reason {
 		return Cut
 	}
 	return Other
+}
+
+// isTLS reports whether one side did not take the other's certificate or
+// handshake. Who checks certificates in a function of its own returns the bare
+// errors of x509; what the other side says in an alert has no public type.
+func isTLS(err error) bool {
+	var (
+		record  tls.RecordHeaderError
+		cert    *tls.CertificateVerificationError
+		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		system  x509.SystemRootsError
+		op      *net.OpError
+	)
+	return errors.As(err, &record) || errors.As(err, &cert) ||
+		errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &invalid) || errors.As(err, &system) ||
+		errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error") ||
+		strings.Contains(err.Error(), "gave HTTP response to HTTPS client")
 }
 
 func isTimeout(err error) bool {

@@ -14,6 +14,8 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
+const defaultUser = "default"
+
 // DefaultDatabase is the database's name unless configured otherwise.
 const DefaultDatabase = "spillway"
 
@@ -27,6 +29,9 @@ type Server struct {
 	// User and Password win over the URL's, for they may come from elsewhere.
 	// Empty, and none in the URL: the server's default user.
 	User, Password string
+	// Login is asked for user and password at each request and wins over those
+	// above, for a password may be changed while we run. Nil: they stay.
+	Login func() (user, password string, err error)
 	// TLS says whom to trust and who we are; it needs https. A certificate of
 	// ours without a Password logs the User in. Nil: the system's authorities.
 	TLS *tls.Config
@@ -60,7 +65,7 @@ func (s Server) Validate() error {
 	return nil
 }
 
-// auth is who we are.
+// auth is who we are, as far as that does not change.
 func (s Server) auth(u *url.URL) clickhouse.Auth {
 	a := clickhouse.Auth{Username: u.User.Username()}
 	a.Password, _ = u.User.Password()
@@ -71,7 +76,7 @@ func (s Server) auth(u *url.URL) clickhouse.Auth {
 		a.Password = s.Password
 	}
 	if a.Username == "" {
-		a.Username = "default"
+		a.Username = defaultUser
 	}
 	return a
 }
@@ -108,7 +113,7 @@ func (s Server) open(database string) (driver.Conn, error) {
 		HttpUrlPath: strings.TrimSuffix(u.Path, "/"), DialTimeout: 5 * time.Second, ReadTimeout: 5 * time.Minute,
 		MaxOpenConns: 8, MaxIdleConns: 4,
 		ClientInfo:    clickhouse.ClientInfo{Products: []struct{ Name, Version string }{{Name: "spillway", Version: "1"}}},
-		TransportFunc: func(t *http.Transport) (http.RoundTripper, error) { return noPages{t}, nil },
+		TransportFunc: func(t *http.Transport) (http.RoundTripper, error) { return noPages{s.signed(t)}, nil },
 	}
 	o.Auth.Database = database
 	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {

@@ -54,7 +54,7 @@ func (s Server) askVersion(ctx context.Context) (string, error) {
 	}
 	req.SetBasicAuth(who.Username, who.Password)
 	t := &http.Transport{TLSClientConfig: s.tls(u), DisableKeepAlives: true}
-	res, err := t.RoundTrip(req)
+	res, err := s.signed(t).RoundTrip(req)
 	if err != nil {
 		return "", fmt.Errorf("ask for the version: %w", err)
 	}

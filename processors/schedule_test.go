@@ -1,0 +1,203 @@
+package processors
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/spillway/spillway/schemas"
+)
+
+// TestDeterminism: a log has one outcome. Whatever the sizes of batches, which
+// of them are aborted, when routers die and which of them owns a partition, the
+// decisions are the same to the byte, and so is what a restore would remember.
+func TestDeterminism(t *testing.T) {
+	const logs, schedules = 10, 1000
+	for seed := range uint64(logs) {
+		var hs []*history
+		for part := range int32(histories) {
+			hs = append(hs, newHistory(rand.New(rand.NewPCG(seed, uint64(part))), part, 330, []int{0, 0, 90}[part]))
+		}
+		want := atOnce(t, hs)
+		for n := range uint64(schedules / logs) {
+			s := newSchedule(t, rand.New(rand.NewPCG(seed, n)), hs)
+			got := s.run()
+			if s.check(); t.Failed() || got != want {
+				t.Fatalf("log %d, schedule %d: decided %x, at once %x", seed, n, got, want)
+			}
+		}
+	}
+}
+
+// atOnce is the hash of all decisions when each world is one batch.
+func atOnce(t *testing.T, hs []*history) [sha256.Size]byte {
+	r, all := newRunner(), []byte(nil)
+	for _, h := range hs {
+		st := NewState(h.maxKeys)
+		for i := range h.entries {
+			e := &h.entries[i]
+			if w := h.worldOf(e); w != r.world {
+				st.Commit()
+				r.world = w
+			}
+			d := r.decide(e, st)
+			if a := (answer{d.Step, d.Verdict, d.Reason, r.ev.Due}); a != h.answers[i] {
+				t.Fatalf("the oracle says %v, the line %v", h.answers[i], a)
+			}
+			all = appendDecision(all, &r.ev, d)
+		}
+	}
+	return sha256.Sum256(all)
+}
+
+// appendDecision appends all that a decision says.
+func appendDecision(b []byte, ev *Event, d Decision) []byte {
+	b = append(b, byte(d.Verdict))
+	b = binary.AppendVarint(b, ev.Due)
+	for _, s := range []string{d.Step, string(d.Reason), d.Detail, ev.Endpoint, ev.Channel, string(ev.JSON)} {
+		b = append(append(b, s...), 0)
+	}
+	for _, region := range ev.Regions {
+		b = append(append(b, region...), ',')
+	}
+	return append(b, '\n')
+}
+
+// A schedule is how it went with a log once: two routers, each partition owned
+// by one of them, batches that end well or badly.
+type schedule struct {
+	t       *testing.T
+	rng     *rand.Rand
+	routers [2]*runner
+	parts   []*owned
+}
+
+// owned is a partition, its log of records and the state in its owner's memory.
+type owned struct {
+	*history
+	owner     int
+	st        *State
+	next      int64  // committed offset
+	log       packed // committed records
+	decisions []byte // committed
+}
+
+func newSchedule(t *testing.T, rng *rand.Rand, hs []*history) *schedule {
+	s := &schedule{t: t, rng: rng, routers: [2]*runner{newRunner(), newRunner()}}
+	for _, h := range hs {
+		s.parts = append(s.parts, &owned{history: h, owner: rng.IntN(2), st: NewState(h.maxKeys)})
+	}
+	return s
+}
+
+// run goes on until all is decided, and is the hash of all decisions.
+func (s *schedule) run() [sha256.Size]byte {
+	var all []byte
+	size := 1 + s.rng.IntN(200) // of batches; some schedules have small ones only
+	for unfinished := s.parts; len(unfinished) > 0; {
+		i := s.rng.IntN(len(unfinished))
+		if p := unfinished[i]; p.next < int64(len(p.entries)) {
+			s.cycle(p, 1+s.rng.IntN(size))
+		} else {
+			unfinished = append(unfinished[:i:i], unfinished[i+1:]...)
+		}
+	}
+	for _, p := range s.parts {
+		all = append(all, p.decisions...)
+	}
+	return sha256.Sum256(all)
+}
+
+// cycle is one batch of at most n records: polled, decided, written, committed,
+// or not.
+func (s *schedule) cycle(p *owned, n int) {
+	r := s.routers[p.owner]
+	r.world = s.copy(p.worldOf(&p.entries[p.next]))
+	to, decisions := p.next, p.decisions
+	for range n {
+		if to == int64(len(p.entries)) || p.worldOf(&p.entries[to]).from != r.world.from {
+			break // a batch sees one world
+		}
+		d := r.decide(&p.entries[to], p.st)
+		decisions = appendDecision(decisions, &r.ev, d)
+		to++
+	}
+	fate := s.rng.IntN(24)
+	var pending packed
+	if fate > 1 {
+		limit := []int{1 << 20, 300, 1}[s.rng.IntN(3)]
+		p.st.Pack(Mark{From: p.next, To: to, Policies: r.world.from, Topic: schemas.TopicID{1}}, limit, pending.add)
+	}
+	switch fate {
+	case 0, 2: // killed, before or after it wrote
+		s.restore(p)
+		return
+	case 1, 3: // aborted
+		p.st.Rollback()
+		s.same(p)
+		return
+	}
+	p.next, p.decisions = to, decisions
+	p.log.heads, p.log.bytes = append(p.log.heads, pending.heads...), append(p.log.bytes, pending.bytes...)
+	switch fate {
+	case 4: // killed after the commit that it did not see
+		s.restore(p)
+		return
+	case 5: // moved to the other router
+		p.st.Commit()
+		s.same(p)
+		p.owner = 1 - p.owner
+		s.restore(p)
+		return
+	}
+	if fate < 9 {
+		p.st.sweepAt = 0 // idle tenants are forgotten now
+	}
+	p.st.Commit()
+}
+
+// copy is a world as another process has it: the same words, other pointers.
+func (s *schedule) copy(w *world) *world {
+	if s.rng.IntN(4) > 0 {
+		return w
+	}
+	c := &world{from: w.from, registry: w.registry, control: &fakeTenants{age: w.control.age, policies: map[string]*schemas.Policy{}}}
+	for name, p := range w.control.policies {
+		same := *p
+		c.control.policies[name] = &same
+	}
+	return c
+}
+
+func (s *schedule) restore(p *owned) { p.st = p.log.restore(s.t, p.maxKeys) }
+
+// same fails the test if a restore would not remember what p's owner does.
+func (s *schedule) same(p *owned) {
+	if p.next == 0 {
+		return // all that there can be is names of tenants without anything
+	}
+	if why := differs(p.st, p.log.restore(s.t, p.maxKeys)); why != "" {
+		s.t.Errorf("partition %d at offset %d: decided and restored differ: %s", p.part, p.next, why)
+	}
+}
+
+// check looks at how the schedule ended.
+func (s *schedule) check() {
+	for _, p := range s.parts {
+		s.same(p)
+		var last Record
+		for i, r := range p.log.heads {
+			switch follows := r.From == last.To && !last.More && !r.Rest; {
+			case r.Rest && (!last.More || r.From != last.From || r.To != last.To), !r.Rest && !follows:
+				s.t.Errorf("partition %d: record %d is %+v after %+v", p.part, i, r, last)
+			case r.Fresh != (i == 0):
+				s.t.Errorf("partition %d: record %d says fresh=%t", p.part, i, r.Fresh)
+			}
+			last = r
+		}
+		if last.To != int64(len(p.entries)) || last.More {
+			s.t.Errorf("partition %d: the records end with %+v, want offset %d", p.part, last, len(p.entries))
+		}
+	}
+}
