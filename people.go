@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"github.com/spillway/spillway/integration/load"
 	"github.com/spillway/spillway/processors/audit"
 	"github.com/spillway/spillway/processors/audit/explain"
+	"github.com/spillway/spillway/processors/route"
 	"github.com/spillway/spillway/schemas"
 	"github.com/spillway/spillway/schemas/desk"
 	"github.com/spillway/spillway/schemas/registry"
@@ -578,6 +580,40 @@ func (c *applyCmd) Run(ctx context.Context, out *output) error {
 		fmt.Fprintln(out.stdout, "dry run: nothing was written")
 	}
 	return nil
+}
+
+type routeAcceptCmd struct {
+	Partition int32  `arg:"" help:"Number of the partition of events."`
+	AdminURL  string `name:"admin-url" default:"http://127.0.0.1:8099" help:"Admin port of the router that refuses it."`
+	Token     string `help:"An operator's token, if that port is not on loopback."`
+	Yes       bool   `help:"Do it. Without it, what would happen is printed."`
+}
+
+// Run looks first: what a person accepts must be what they have read.
+func (c *routeAcceptCmd) Run(ctx context.Context, out *output) error {
+	router := route.Operator{URL: c.AdminURL, Token: c.Token}
+	refused, err := router.Refused(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(refused, func(r route.Refused) bool { return r.Partition == c.Partition })
+	if i < 0 {
+		return fmt.Errorf("the router at %s does not refuse partition %d (it refuses %d partitions)", c.AdminURL, c.Partition, len(refused))
+	}
+	from := "the committed offset"
+	if refused[i].GoOn >= 0 {
+		from = fmt.Sprint("offset ", refused[i].GoOn)
+	}
+	fmt.Fprintf(out.stdout, "partition %d is refused (%s): %s\nIt would go on from %s with nothing remembered: repeats of the last 24 h pass, quotas and buckets begin full.\n",
+		c.Partition, refused[i].Reason, refused[i].Text, from)
+	if !c.Yes {
+		return errors.New("nothing was done; say --yes to do it")
+	}
+	if err := router.Accept(ctx, c.Partition); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out.stdout, "accepted: it goes on within seconds")
+	return err
 }
 
 type explainCmd struct {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -250,22 +251,29 @@ func (c *fanoutCmd) wire(p *boot.Host) error {
 	return nil
 }
 
+// routeCmd is the role, and what a person says to it.
 type routeCmd struct {
+	Role   routeRoleCmd   `cmd:"" default:"withargs" hidden:""`
+	Accept routeAcceptCmd `cmd:"" help:"Have a refused partition go on, with nothing remembered."`
+}
+
+type routeRoleCmd struct {
 	roleFlags
 	Ordinal  int `help:"Which router of the deployment this is, from 0; two with one number fence each other."`
 	Sessions int `default:"2" help:"Transactions under way at once."`
 	MaxKeys  int `default:"16777216" help:"Idempotency keys of a partition, 22 bytes each; beyond, the oldest are forgotten early."`
 }
 
-func (c *routeCmd) Run(ctx context.Context, out *output) error {
+func (c *routeRoleCmd) Run(ctx context.Context, out *output) error {
 	return boot.Alone(ctx, c.config(out), c.plan(out, c.use(c.topics()), c.wire))
 }
 
-func (c *routeCmd) use(t schemas.Topics) connect.Use {
+func (c *routeRoleCmd) use(t schemas.Topics) connect.Use {
 	use := connect.Use{Kafka: true, Registry: true, Needs: []connect.Need{
 		connect.Topic(t.Control(), connect.Read), connect.Topic(t.Events(), connect.Read, connect.Write, connect.DescribeConfigs),
 		connect.Topic(t.Overflow(), connect.Write), connect.Topic(t.Work(), connect.Write), connect.Topic(t.Retry(schemas.RetryTiers[len(schemas.RetryTiers)-1]), connect.Write),
-		connect.Topic(t.Dead(), connect.Write), connect.Topic(t.Audit(), connect.Write), connect.Group(t.Prefix + "route"),
+		connect.Topic(t.Dead(), connect.Write), connect.Topic(t.Audit(), connect.Write), connect.Topic(t.RouteState(), connect.Read, connect.Write),
+		connect.Group(t.Prefix + "route"),
 	}}
 	for session := range c.Sessions {
 		use.Needs = append(use.Needs, connect.Transaction(fmt.Sprintf("%sroute/%d/%d", t.Prefix, c.Ordinal, session)))
@@ -276,7 +284,7 @@ func (c *routeCmd) use(t schemas.Topics) connect.Use {
 // wire:  events ═▶ route ═▶ fanout.<region>, overflow, work, retry.16s, dead, audit
 //
 //	control, registry ─┘
-func (c *routeCmd) wire(p *boot.Host) error {
+func (c *routeRoleCmd) wire(p *boot.Host) error {
 	follower, err := p.Follow()
 	if err != nil {
 		return err
@@ -301,6 +309,8 @@ func (c *routeCmd) wire(p *boot.Host) error {
 	if err != nil {
 		return err
 	}
+	p.Admin.Handle("GET "+route.RefusedPath, http.HandlerFunc(r.Refusals))
+	p.Admin.Handle("POST "+route.RefusedPath+"/{partition}", http.HandlerFunc(r.AcceptOne))
 	p.Start("route", r)
 	return nil
 }
@@ -630,7 +640,7 @@ func (c *devCmd) roles(p *boot.Host, f roleFlags, at dev.Places) error {
 			MaxConnections: 5000, TailBytes: 64 << 20, DrainTimeout: devDrain,
 		}).wire,
 		(&delayCmd{roleFlags: f}).wire,
-		(&routeCmd{roleFlags: f, Sessions: 2, MaxKeys: devMaxKeys}).wire,
+		(&routeRoleCmd{roleFlags: f, Sessions: 2, MaxKeys: devMaxKeys}).wire,
 		(&ingestCmd{roleFlags: f, Listen: dev.HostPort(at.Ingest)}).wire, // last: what comes in can go through; stopped first
 	} {
 		if err := wire(p); err != nil {

@@ -40,10 +40,8 @@ type Version struct {
 // Server is the admin port. Its methods may be called at any time from any
 // goroutine.
 type Server struct {
-	version  Version
-	gatherer prometheus.Gatherer
-
 	verify func(token string) error // nil: nobody is asked for a token
+	mux    *http.ServeMux
 
 	mu      sync.Mutex
 	started bool
@@ -53,7 +51,23 @@ type Server struct {
 
 // New returns an admin port that shows g's metrics.
 func New(version Version, g prometheus.Gatherer) *Server {
-	return &Server{version: version, gatherer: g, checks: map[string]func() error{}, lacks: map[string]func() error{}}
+	s := &Server{mux: http.NewServeMux(), checks: map[string]func() error{}, lacks: map[string]func() error{}}
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	s.mux.HandleFunc("GET /readyz", s.readyz)
+	s.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
+	s.Handle("GET /version", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(version) // the client has gone: nobody to tell
+	}))
+	s.Handle("GET /debug/pprof/", http.HandlerFunc(pprof.Index)) // knows no cmdline: a flag may hold a secret
+	s.Handle("GET /debug/pprof/profile", http.HandlerFunc(pprof.Profile))
+	s.Handle("GET /debug/pprof/trace", http.HandlerFunc(pprof.Trace))
+	return s
+}
+
+// Handle adds a path for operators: it wants the token that Operators checks.
+func (s *Server) Handle(pattern string, h http.Handler) {
+	s.mux.Handle(pattern, s.operator(h.ServeHTTP))
 }
 
 // Operators has those who ask for more than health show a token that verify
@@ -128,20 +142,7 @@ func ask(parts map[string]func() error) (out []string) {
 }
 
 // Handler serves the admin paths.
-func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", s.operator(promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{}).ServeHTTP))
-	mux.Handle("GET /version", s.operator(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s.version) // the client has gone: nobody to tell
-	}))
-	mux.Handle("GET /debug/pprof/", s.operator(pprof.Index)) // knows no cmdline: a flag may hold a secret
-	mux.Handle("GET /debug/pprof/profile", s.operator(pprof.Profile))
-	mux.Handle("GET /debug/pprof/trace", s.operator(pprof.Trace))
-	return mux
-}
+func (s *Server) Handler() http.Handler { return s.mux }
 
 // operator lets only those through who show a good token, if one is asked for.
 func (s *Server) operator(next http.HandlerFunc) http.Handler {
