@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -97,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case exit >= 0: // --help was asked for
 		return exit
 	case err != nil:
-		fmt.Fprintf(stderr, "spillway: %v\nTry: spillway --help\n", err)
+		fmt.Fprintf(stderr, "spillway: %v (%s --help says how)\n", err, asked(err))
 		return 2
 	}
 	if err := command.Run(); err != nil {
@@ -105,6 +106,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// asked is the command that was asked wrongly, as far as it was understood.
+func asked(err error) string {
+	name := "spillway"
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) {
+		for _, step := range wrong.Context.Path {
+			if step.Command != nil {
+				name += " " + step.Command.Name
+			}
+		}
+	}
+	return name
 }
 
 // output is where a command writes.

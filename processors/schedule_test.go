@@ -51,6 +51,48 @@ func atOnce(t *testing.T, hs []*history) [sha256.Size]byte {
 	return sha256.Sum256(all)
 }
 
+// A runner is a line and what it consults: the world of each entry.
+type runner struct {
+	line  Line
+	ev    Event
+	world *world
+}
+
+func newRunner() *runner {
+	r := &runner{}
+	line, err := New(Config{Partitions: histories, Key: []byte("0123456789abcdef"), Tenants: r, Schemas: r})
+	if err != nil {
+		panic(err)
+	}
+	r.line = line
+	return r
+}
+
+func (r *runner) Policy(tenant string) (*schemas.Policy, bool) { return r.world.control.Policy(tenant) }
+func (r *runner) Age() int64                                   { return r.world.control.age }
+func (r *runner) Schema(id int32) (Schema, int64)              { return r.world.registry.Schema(id) }
+
+func (r *runner) walk(h *history, e *entry, st *State) answer {
+	r.world = h.worldOf(e)
+	d := r.decide(e, st)
+	return answer{d.Step, d.Verdict, d.Reason, r.ev.Due}
+}
+
+func (r *runner) decide(e *entry, st *State) Decision {
+	value := append(schemas.AppendWireHeader(nil, e.schema), "{}"...)
+	origin := schemas.Origin{Topic: schemas.TopicID{1}, Partition: e.partition, Offset: e.offset, AcceptedAt: e.at}
+	r.ev.Reset(origin, "events", []byte(e.tenant), value)
+	for _, h := range e.headers() {
+		if h[1] != "" {
+			r.ev.SetHeader(headersOf[h[0]], []byte(h[1]))
+		}
+	}
+	if e.ret.Kind != "" {
+		r.ev.Returned(e.ret)
+	}
+	return r.line.Walk(&r.ev, st)
+}
+
 // appendDecision appends all that a decision says.
 func appendDecision(b []byte, ev *Event, d Decision) []byte {
 	b = append(b, byte(d.Verdict))
@@ -62,6 +104,21 @@ func appendDecision(b []byte, ev *Event, d Decision) []byte {
 		b = append(append(b, region...), ',')
 	}
 	return append(b, '\n')
+}
+
+// TestBeganEmpty: when a partition begins empty, what was recorded before does
+// not count.
+func TestBeganEmpty(t *testing.T) {
+	var hs []*history
+	for n := range uint64(2) {
+		hs = append(hs, newHistory(rand.New(rand.NewPCG(n, 77)), 0, 200, 0))
+	}
+	s := newSchedule(t, rand.New(rand.NewPCG(1, 78)), hs)
+	s.run()
+	before, after := s.parts[0], s.parts[1]
+	after.log.heads = append(before.log.heads, after.log.heads...)
+	after.log.bytes = append(before.log.bytes, after.log.bytes...)
+	s.same(after)
 }
 
 // A schedule is how it went with a log once: two routers, each partition owned

@@ -16,7 +16,9 @@ func (d *Delay) poll(ctx context.Context) {
 	cancel()
 	d.mu.Lock()
 	fetches.EachTopic(func(t kgo.FetchTopic) {
-		d.topicIDs[t.Topic] = t.TopicID
+		if t.TopicID != ([16]byte{}) { // an error of the client's own names none
+			d.topicIDs[t.Topic] = t.TopicID
+		}
 		for _, p := range t.Partitions {
 			d.look(partition{t.Topic, p.Partition}, p)
 		}

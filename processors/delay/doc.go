@@ -15,6 +15,9 @@
 // 8 times as many offsets beyond the oldest: one that is due in a day lets
 // those behind it go, but not without end, for a restart repeats them.
 //
+// A batch that cannot be decoded, twice and over two connections, is a dead
+// letter without payload; nothing waits for it.
+//
 // What retention takes is lost, counted and told: before it was read (a gap),
 // or after, if its payload was not kept and it is gone when it is due.
 //

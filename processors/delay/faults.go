@@ -67,7 +67,7 @@ func (d *Delay) fetchError(ctx context.Context, tp partition, err error) {
 			return
 		}
 	case errors.As(err, &tooLarge):
-		d.skipBatch(ctx, tp, tooLarge)
+		d.skipBatch(ctx, tp, span{tooLarge.Offset, tooLarge.NextOffset, tooLarge.Epoch, fmt.Sprintf("decompress to more than %d bytes", maxBatchBytes)})
 		return
 	case errors.Is(err, kgo.ErrClientClosed), errors.Is(err, kerr.FencedInstanceID), // another process has our name
 		errors.Is(err, kerr.UnknownTopicID), // the topic was made anew: this client reads it no more
@@ -78,6 +78,13 @@ func (d *Delay) fetchError(ctx context.Context, tp partition, err error) {
 			d.fatal = fmt.Errorf("read %s: %w", tp, err)
 		}
 		return
+	case tp.topic != "" && undecodable(err):
+		bad, again := d.corrupt(ctx, tp)
+		if again == nil {
+			d.skipBatch(ctx, tp, bad)
+			return
+		}
+		err = fmt.Errorf("%w; read again: %w", err, again)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,25 +94,25 @@ func (d *Delay) fetchError(ctx context.Context, tp partition, err error) {
 	}
 }
 
-// skipBatch makes a batch that decompresses to more than the bound a dead
-// letter without payload, and goes on behind it. It is committed when Kafka
-// holds the letter.
-func (d *Delay) skipBatch(ctx context.Context, tp partition, b *kgo.ErrDecompressTooLarge) {
+// skipBatch makes a batch that cannot be decoded a dead letter without payload,
+// and goes on behind it. It is committed when Kafka holds the letter.
+func (d *Delay) skipBatch(ctx context.Context, tp partition, b span) {
 	d.mu.Lock()
 	w := d.owned[tp]
-	if w == nil || b.NextOffset <= w.Next() {
+	if w == nil || b.next <= w.Next() {
 		d.mu.Unlock()
 		return
 	}
-	r := release{w: w, offset: max(b.Offset, w.Next())}
+	r := release{w: w, offset: max(b.offset, w.Next())}
 	w.AddTaken(r.offset)
-	w.Skip(b.NextOffset - 1)
+	w.Skip(b.next - 1)
+	w.begun = true
+	delete(d.faults, faultAt{tp, readingAhead})
 	d.inFlight++
-	g := d.give.undecodable(tp, d.topicIDs[tp.topic], r.offset, b.NextOffset, d.cfg.Now())
+	g := d.give.undecodable(tp, d.topicIDs[tp.topic], span{r.offset, b.next, b.epoch, b.why}, d.cfg.Now())
 	d.mu.Unlock()
-	d.cfg.Logger.Error("a batch decompresses to more than the bound and is skipped", "topic", tp.topic, "partition", tp.number,
-		"offset", r.offset, "next", b.NextOffset)
-	d.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{tp.topic: {tp.number: {Epoch: b.Epoch, Offset: b.NextOffset}}})
+	d.cfg.Logger.Error("a batch cannot be decoded and is skipped", "topic", tp.topic, "partition", tp.number, "offset", r.offset, "next", b.next, "err", b.why)
+	d.consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{tp.topic: {tp.number: {Epoch: b.epoch, Offset: b.next}}})
 	d.producer.Produce(context.WithoutCancel(ctx), g.record, func(_ *kgo.Record, err error) { d.answered(r, g, err) })
 }
 

@@ -156,16 +156,16 @@ func (g returner) dead(r *kgo.Record, reason schemas.Reason, why error) *kgo.Rec
 	))
 }
 
-// undecodable is a dead letter for the offsets [from, next) of a batch that
-// nobody can read. It says where they are and has no payload.
-func (g returner) undecodable(tp partition, topicID schemas.TopicID, from, next int64, now time.Time) given {
-	origin := schemas.Origin{Topic: topicID, Partition: tp.number, Offset: from, AcceptedAt: now.UnixMilli()}
-	text := fmt.Sprintf("%s/%d offsets %d to %d decompress to more than %d bytes", tp.topic, tp.number, from, next-1, maxBatchBytes)
+// undecodable is a dead letter for the offsets of a batch that nobody can read.
+// It says where they are and why, and has no payload.
+func (g returner) undecodable(tp partition, topicID schemas.TopicID, b span, now time.Time) given {
+	origin := schemas.Origin{Topic: topicID, Partition: tp.number, Offset: b.offset, AcceptedAt: now.UnixMilli()}
+	text := fmt.Sprintf("%s/%d offsets %d to %d %s", tp.topic, tp.number, b.offset, b.next-1, b.why)
 	return given{to: toDead, reason: schemas.UndecodableBatch, record: &kgo.Record{
 		Topic: g.topics.Dead(), Partition: tp.number % g.partitions, Headers: []kgo.RecordHeader{
 			{Key: schemas.HeaderOrigin, Value: schemas.OriginHeader(origin, 0, "")},
 			{Key: schemas.HeaderReason, Value: []byte(schemas.UndecodableBatch)},
-			{Key: schemas.HeaderError, Value: []byte(text)},
+			{Key: schemas.HeaderError, Value: []byte(text[:min(len(text), schemas.MaxAttribute)])},
 			{Key: schemas.HeaderStep, Value: []byte("delay")},
 		},
 	}}

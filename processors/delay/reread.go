@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/spillway/spillway/schemas"
 )
 
 // A reading is what one read of payloads brought, for this cycle, and whether
@@ -17,6 +19,7 @@ import (
 type reading struct {
 	records []*kgo.Record // in offset order
 	start   int64         // where the log starts, if it was found out; no record is below
+	bad     span          // a batch that cannot be decoded, if one was met
 
 	lost        int // records that were gone, for one line in the log
 	first, last int64
@@ -57,6 +60,11 @@ func (d *Delay) releaseUnread(ctx context.Context, w *waiting, left int, until t
 			d.lose(r, gone, &read)
 			continue
 		}
+		if bad := (*corruptError)(nil); errors.As(err, &bad) {
+			read.bad = bad.span
+			d.bury(ctx, r, bad.why)
+			continue
+		}
 		if err != nil {
 			d.putBack(r)
 			d.hold(ctx, w, err)
@@ -80,6 +88,9 @@ func (d *Delay) payload(ctx context.Context, r release, read *reading, until tim
 	}
 	if r.offset < read.start {
 		return nil, &goneError{goneRetention, read.start}
+	}
+	if read.bad.offset <= r.offset && r.offset < read.bad.next {
+		return nil, &corruptError{read.bad}
 	}
 	if !d.cfg.Now().Before(until) || ctx.Err() != nil {
 		return nil, errLater
@@ -155,20 +166,21 @@ func (d *Delay) lose(r release, gone *goneError, read *reading) {
 // It asks by the producer's connections: on the consumer's, the answer would
 // stand behind that of a fetch that waits for new records.
 //
-// A goneError says that retention has passed the offset; any other error may
-// pass.
+// A goneError says that retention has passed the offset, a corruptError that
+// its batch cannot be decoded; any other error may pass.
 func (d *Delay) readFrom(ctx context.Context, tp partition, offset int64) ([]*kgo.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	part, err := d.fetch(ctx, tp, offset)
+	part, err := d.fetch(ctx, d.producer, tp, offset)
 	if err != nil {
 		d.producer.ForceMetadataRefresh()
 		return nil, fmt.Errorf("read %s offset %d again: %w", tp, offset, err)
 	}
-	got, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
-		Offset: offset, Topic: tp.topic, Partition: tp.number, IsolationLevel: kgo.ReadCommitted(),
-	}, part, kgo.DefaultDecompressor(), nil)
+	got, next := d.process(tp, offset, part)
 	switch {
+	case undecodable(got.Err) && len(got.Records) > 0: // a batch behind what is asked for
+	case undecodable(got.Err):
+		return d.readBad(ctx, tp, offset, got.Err)
 	case errors.Is(got.Err, kerr.OffsetOutOfRange):
 		start, err := d.logStart(ctx, tp)
 		if err != nil {
@@ -187,8 +199,28 @@ func (d *Delay) readFrom(ctx context.Context, tp partition, offset int64) ([]*kg
 	return got.Records, nil
 }
 
+// readBad reads what cannot be decoded once more, over the consumer's
+// connections. What is wrong there too is corrupt.
+func (d *Delay) readBad(ctx context.Context, tp partition, offset int64, first error) ([]*kgo.Record, error) {
+	part, err := d.fetch(ctx, d.consumer, tp, offset)
+	if err != nil {
+		return nil, fmt.Errorf("read %s offset %d again: %w; and once more: %w", tp, offset, first, err)
+	}
+	got, _ := d.process(tp, offset, part)
+	bad, ok := schemas.BatchAt(part.RecordBatches, offset)
+	switch {
+	case len(got.Records) > 0:
+		return got.Records, nil
+	case undecodable(got.Err) && ok && bad.Raw != nil:
+		return nil, &corruptError{span{bad.Offset, bad.Next, bad.Epoch, cannotBeDecoded(got.Err)}}
+	case got.Err != nil:
+		first = got.Err
+	}
+	return nil, fmt.Errorf("read %s offset %d again: %w", tp, offset, first)
+}
+
 // fetch sends one request to a partition's leader.
-func (d *Delay) fetch(ctx context.Context, tp partition, offset int64) (*kmsg.FetchResponseTopicPartition, error) {
+func (d *Delay) fetch(ctx context.Context, client *kgo.Client, tp partition, offset int64) (*kmsg.FetchResponseTopicPartition, error) {
 	leader, _, err := d.consumer.PartitionLeader(tp.topic, tp.number)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the leader: %w", err)
@@ -203,7 +235,7 @@ func (d *Delay) fetch(ctx context.Context, tp partition, offset int64) (*kmsg.Fe
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxBytes, req.MaxWaitMillis, req.MinBytes, req.IsolationLevel = readAheadMax, 500, 1, 1
 	req.Topics = append(req.Topics, topic)
-	answer, err := d.producer.Broker(int(leader)).RetriableRequest(ctx, req)
+	answer, err := client.Broker(int(leader)).RetriableRequest(ctx, req)
 	if err != nil {
 		return nil, err
 	}
