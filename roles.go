@@ -253,7 +253,7 @@ func (c *fanoutCmd) wire(p *boot.Host) error {
 
 // routeCmd is the role, and what a person says to it.
 type routeCmd struct {
-	Role   routeRoleCmd   `cmd:"" default:"withargs" hidden:""`
+	Role   routeRoleCmd   `cmd:"" name:"run" default:"withargs" help:"The role itself; the word run may be left out. See route run --help for its flags."`
 	Accept routeAcceptCmd `cmd:"" help:"Have a refused partition go on, with nothing remembered."`
 }
 
@@ -368,7 +368,7 @@ func (f tableFlags) clickhouse() connect.Web { return f.clickhouseFlags.at(f.Cli
 // server is ClickHouse as the sink meets it.
 func server(conns *connect.Connections, url, database string) (audit.Server, error) {
 	tls, user, password, err := conns.ClickHouse()
-	return audit.Server{URL: url, Database: database, User: user, Password: password, TLS: tls}, err
+	return audit.Server{URL: url, Database: database, User: user, Password: password, Login: conns.ClickHouseLogin, TLS: tls}, err
 }
 
 type auditCmd struct {
