@@ -161,7 +161,10 @@ func newHistory(rng *rand.Rand, part int32, n, maxKeys int) *history {
 // turn begins a new world.
 func (c *chronicler) turn(from int64) {
 	later := int64(len(c.worlds))
-	w := &world{from: from, control: &fakeTenants{policies: map[string]*schemas.Policy{}, age: 6000*later - 1}, registry: fakeSchemas{}}
+	w := &world{from: from, control: &fakeTenants{policies: map[string]*schemas.Policy{}, age: 6000}, registry: fakeSchemas{}}
+	if later%2 == 1 {
+		w.control.age = -1 // nobody can be asked
+	}
 	w.control.everyone = schemas.DefaultPolicy([]string{"eu", "us"})
 	w.registry[1] = fakeAnswer{schema: plain{}}
 	w.registry[2] = fakeAnswer{noAge: -1}
@@ -225,7 +228,7 @@ func (c *chronicler) pass() {
 // next is the next record.
 func (c *chronicler) next() entry {
 	switch n := c.rng.IntN(100); {
-	case n < 35:
+	case n < 25:
 		if e, ok := c.released(); ok {
 			return e
 		}
@@ -350,7 +353,7 @@ func (c *chronicler) fresh() entry {
 		e.key = fmt.Sprint(c.rng.IntN(100))
 	case 1: // nothing to know it by
 	default:
-		e.id = fmt.Sprint(c.rng.IntN(800))
+		e.id = fmt.Sprint(c.rng.IntN(100))
 	}
 	switch c.rng.IntN(40) {
 	case 0:

@@ -265,7 +265,7 @@ func roundUp(t *big.Rat, den *big.Int) *big.Rat {
 func TestOracle(t *testing.T) {
 	seen := map[string]bool{}
 	for seed := range uint64(120) {
-		maxKeys := []int{0, 0, 150}[seed%3]
+		maxKeys := []int{0, 0, 30}[seed%3]
 		h := newHistory(rand.New(rand.NewPCG(seed, 5)), int32(seed)%histories, 1000, maxKeys)
 		if i, want, got := h.differs(h.entries); i >= 0 {
 			entries := h.shrink(h.entries[:i+1])
