@@ -45,6 +45,9 @@ func (c *checker) readDue(ctx context.Context, adm *kadm.Client, brokers []strin
 		c.due[id] = ms / 1000
 	})
 	c.equal("overflow: records without a due time", bad, 0)
+	if c.Noisy.Rate > 0 {
+		c.some("overflow: events of the noisy tenant that waited", len(c.due))
+	}
 	return err
 }
 
@@ -53,6 +56,8 @@ func (c *checker) readDue(ctx context.Context, adm *kadm.Client, brokers []strin
 // later due time, by more than one event.
 func (c *checker) noisyShape(like string) error {
 	if c.Noisy.Rate == 0 {
+		fmt.Println("none noisy: burst + rate × time was not looked at, for the run had no noisy tenant")
+		c.equal("noisy: events offered without a rate", c.NoisyE.Expected, 0)
 		return nil
 	}
 	text, err := c.query("SELECT event_id, toUnixTimestamp64Milli(at) FROM spillway.transitions FINAL WHERE tenant = 'noisy' AND status = 'processing' AND " + like + " FORMAT TSV")
