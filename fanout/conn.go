@@ -43,6 +43,7 @@ type conn struct {
 	id       string // session id
 	ws       *websocket.Conn
 	sock     socket
+	shaken   atomic.Bool // ws and sock are there
 	openedAt time.Time
 	bearer   string // token of the upgrade request, or ""
 

@@ -93,8 +93,9 @@ func producerOpts() []kgo.Opt {
 func (f *Fanout) Run(ctx context.Context) error {
 	defer f.kafka.Close()
 	defer f.consumer.Close()
+	defer f.http.CloseIdleConnections()
 	server := &http.Server{
-		Handler: f.Handler(), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10,
+		Handler: f.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10,
 		BaseContext: func(net.Listener) context.Context { return f.life }, ConnContext: limitSendBuffer,
 	}
 	base, endBase := context.WithCancel(context.Background())

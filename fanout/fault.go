@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/schemas"
 )
@@ -16,6 +17,8 @@ const (
 	topicGone      = "topic_gone"
 	topicRecreated = "topic_recreated"
 	offsetGone     = "offset_gone"
+	recordsLost    = "records_lost"
+	undecodable    = "undecodable"
 	notAllowed     = "not_allowed"
 	unreachable    = "unreachable"
 )
@@ -23,7 +26,11 @@ const (
 var errRecreated = errors.New("it was deleted and made anew: what was not read of it is gone, and subscribers are told a gap")
 
 func reasonOf(err error) string {
-	switch {
+	switch lost := (*kgo.ErrDataLoss)(nil); {
+	case errors.As(err, &lost):
+		return recordsLost
+	case errors.Is(err, errUndecodable):
+		return undecodable
 	case errors.Is(err, errRecreated):
 		return topicRecreated
 	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
@@ -50,6 +57,13 @@ const sayAgain = time.Minute
 
 // failureLasts is how long a failure that is not met again counts.
 const failureLasts = 10 * time.Second
+
+// failedFor is the pause after a poll that failed, mendFor that between attempts
+// to bring a partition back that is not read by itself any more.
+const (
+	failedFor = 50 * time.Millisecond
+	mendFor   = time.Second
+)
 
 // pollFor bounds a poll, so that a topic that is gone is asked for again.
 const pollFor = time.Second
@@ -90,17 +104,17 @@ func (s *source) failure() error {
 }
 
 // reading notes which topic it is that the consumer meets first: it keeps to it.
-func (s *source) reading(ctx context.Context, id int32) error {
+func (s *source) reading(ctx context.Context, id int32) (topicID, error) {
 	log, err := s.reader.log(ctx, id)
 	if err != nil {
-		return err
+		return log, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.log == (topicID{}) {
 		s.log = log
 	}
-	return nil
+	return log, nil
 }
 
 // remake goes on in a topic that was deleted and made anew, as soon as it is
@@ -125,27 +139,20 @@ func (s *source) remake(ctx context.Context) {
 		return
 	}
 	s.log = log
-	var parts []*partition
+	s.cl.PurgeTopicsFromClient(s.topic)
 	for _, p := range s.parts {
-		select {
-		case <-p.opened:
-			parts = append(parts, p)
-		default: // opens in the new topic
-		}
+		s.again(p)
 	}
 	s.mu.Unlock()
 	s.report(fmt.Errorf("topic %s (id %s, now %s): %w", s.topic, schemas.TopicID(had), schemas.TopicID(log), errRecreated))
-	s.cl.PurgeTopicsFromClient(s.topic)
-	for _, p := range parts {
-		s.again(p)
-	}
 }
 
-// again reads a partition of the new topic from its start.
+// again reads a partition of the new topic from its start. One that is not read
+// yet will be: open sees that the topic is another.
 func (s *source) again(p *partition) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.tail == nil {
+	if p.closed || !p.reading {
 		return
 	}
 	p.tail.Break()

@@ -198,6 +198,7 @@ func (f *Fanout) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	ws.SetReadLimit(-1) // read bounds it, with an error of ours
 	c.ws, c.sock = ws, hw.conn
+	c.shaken.Store(true)
 	if ws.Subprotocol() == "" && r.Header.Get("Sec-WebSocket-Protocol") != "" {
 		f.m.closed(int(schemas.CloseVersion))
 		ws.Close(websocket.StatusCode(schemas.CloseVersion), string(schemas.VersionUnknown))

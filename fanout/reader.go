@@ -1,7 +1,6 @@
 package fanout
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,8 +42,12 @@ type reader struct {
 	leaders map[int32]int32 // of topic's partitions; nil: ask
 }
 
+// errUndecodable says that a batch cannot be decoded, wherever it is read.
+var errUndecodable = errors.New("a batch cannot be decoded")
+
 // A chunk is some consecutive records.
 type chunk struct {
+	hole    bool // before them is a batch that cannot be decoded: nobody knows what was in it
 	records []tail.Record
 	offsets []int64 // of the records
 	next    int64   // offset to go on from
@@ -73,7 +76,7 @@ func (r *reader) fetch(ctx context.Context, partition int32, offset int64, maxBy
 		return chunk{}, fmt.Errorf("wait for a read of %s: %w", r.topic, ctx.Err())
 	}
 	r.m.replayReads.Inc()
-	for attempt := 0; ; attempt++ {
+	for attempt, twice := 0, false; ; attempt++ {
 		c, err := r.fetchOnce(ctx, partition, offset, maxBytes)
 		if attempt < 3 && kerr.IsRetriable(err) && ctx.Err() == nil {
 			r.forget()
@@ -82,7 +85,15 @@ func (r *reader) fetch(ctx context.Context, partition int32, offset int64, maxBy
 		if errors.Is(err, kerr.OffsetOutOfRange) {
 			return c, errPassed
 		}
+		if errors.Is(err, errUndecodable) {
+			if !twice && ctx.Err() == nil { // what the network spoilt comes whole the next time
+				twice = true
+				continue
+			}
+			return c, nil
+		}
 		if err != nil {
+			r.forget() // it may be that the leader is not there any more
 			return c, fmt.Errorf("read %s/%d at %d: %w", r.topic, partition, offset, err)
 		}
 		return c, nil
@@ -123,6 +134,12 @@ func (r *reader) decode(part *kmsg.FetchResponseTopicPartition, offset int64) (c
 	}
 	got, next := kgo.ProcessFetchPartition(opts, part, kgo.DefaultDecompressor(), nil)
 	c := chunk{next: next, start: got.LogStartOffset, end: got.LastStableOffset}
+	if code := (*kerr.Error)(nil); got.Err != nil && !errors.As(got.Err, &code) {
+		if len(got.Records) == 0 {
+			return r.over(c, opts, part)
+		}
+		got.Err = nil // it comes again behind those that are good
+	}
 	if got.Err != nil {
 		return c, got.Err
 	}
@@ -133,6 +150,24 @@ func (r *reader) decode(part *kmsg.FetchResponseTopicPartition, offset int64) (c
 		}
 	}
 	return c, nil
+}
+
+// over makes c end behind the first batch that cannot be decoded.
+func (r *reader) over(c chunk, opts kgo.ProcessFetchPartitionOpts, part *kmsg.FetchResponseTopicPartition) (chunk, error) {
+	for at := opts.Offset; ; {
+		b, ok := schemas.BatchAt(part.RecordBatches, at)
+		if !ok || b.Raw == nil {
+			return c, fmt.Errorf("offset %d is not in what was read", at)
+		}
+		one := *part
+		one.RecordBatches, opts.Offset = b.Raw, at
+		got, _ := kgo.ProcessFetchPartition(opts, &one, kgo.DefaultDecompressor(), nil)
+		at = b.Next
+		if got.Err != nil {
+			c.hole, c.next = true, b.Next
+			return c, fmt.Errorf("offsets %d to %d: %w: %w", b.Offset, b.Next-1, errUndecodable, got.Err)
+		}
+	}
 }
 
 // leader returns the broker that has a partition, and the topic's id.
@@ -307,74 +342,4 @@ func (r *reader) probe(ctx context.Context, partition int32, from, end int64) (i
 		from = c.next
 	}
 	return end, schemas.Cursor{}, nil
-}
-
-// names turns records into events. It keeps the texts of tenants and channels
-// it met, so that an event of a known channel makes none anew; bounded, and
-// emptied when full. Safe for concurrent use.
-type names struct {
-	mu   sync.Mutex
-	seen map[string]string
-}
-
-const maxNames = 32 << 10
-
-func newNames() *names { return &names{seen: make(map[string]string)} }
-
-func (n *names) text(b []byte) string {
-	if s, ok := n.seen[string(b)]; ok {
-		return s
-	}
-	if len(n.seen) >= maxNames {
-		clear(n.seen)
-	}
-	s := string(b)
-	n.seen[s] = s
-	return s
-}
-
-// record reads a record of fanout.<region>. The error says what is wrong with
-// one that route has not written.
-func (n *names) record(rec *kgo.Record) (tail.Record, error) {
-	out := tail.Record{Event: tail.Event{Appended: rec.Timestamp.UnixMilli()}}
-	if len(rec.Value) == 0 || len(rec.Key) == 0 {
-		return out, errors.New("no key or no value")
-	}
-	var cursor, channel []byte
-	for i := range rec.Headers {
-		switch h := &rec.Headers[i]; h.Key {
-		case schemas.HeaderCursor:
-			cursor = h.Value
-		case schemas.HeaderSubject:
-			channel = h.Value
-		}
-	}
-	at, err := schemas.ParseCursor(string(cursor))
-	if err != nil {
-		return out, err
-	}
-	if channel == nil {
-		channel = []byte(schemas.DefaultChannel)
-	}
-	n.mu.Lock()
-	out.Tenant, out.Channel = n.text(rec.Key), n.text(channel)
-	n.mu.Unlock()
-	out.Epoch, out.Cursor = at.Epoch, at.Offset
-	out.JSON = oneLine(rec.Value)
-	return out, nil
-}
-
-// oneLine copies JSON so that it holds no line break, as SSE needs it; in JSON
-// they stand only between tokens. The copy lets go of the batch it came in.
-func oneLine(value []byte) []byte {
-	out := bytes.Clone(value)
-	if bytes.IndexByte(out, '\n') < 0 && bytes.IndexByte(out, '\r') < 0 {
-		return out
-	}
-	for i, c := range out {
-		if c == '\n' || c == '\r' {
-			out[i] = ' '
-		}
-	}
-	return out
 }

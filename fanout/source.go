@@ -2,13 +2,12 @@ package fanout
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/fanout/tail"
@@ -61,10 +60,13 @@ type partition struct {
 	refs  int       // clients; guarded by source.mu
 	since time.Time // when the last one left; guarded by source.mu
 
-	mu     sync.Mutex // guards:
-	next   int64      // offset to come
-	closed bool
-	batch  []tail.Record // scratch
+	mending atomic.Bool // an error that stops its reading is seen to
+
+	mu      sync.Mutex // guards; taken after source.mu:
+	next    int64      // offset to come
+	reading bool       // the consumer was told to read it
+	closed  bool
+	batch   []tail.Record // scratch
 }
 
 func newSource(cfg *Config, cl *kgo.Client, r *reader, set *tail.Set, m *metrics) *source {
@@ -113,7 +115,7 @@ func (s *source) open(p *partition) {
 	ctx, cancel := context.WithTimeout(context.Background(), kafkaTimeout)
 	defer cancel()
 	defer close(p.opened)
-	err := s.warm(ctx, p)
+	log, err := s.warm(ctx, p)
 	s.report(err)
 	if err != nil {
 		p.err = fmt.Errorf("open partition %d of %s: %w", p.id, s.topic, err)
@@ -122,6 +124,14 @@ func (s *source) open(p *partition) {
 		s.mu.Unlock()
 		return
 	}
+	s.mu.Lock() // else what is made anew now would not know of it
+	defer s.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reading = true; s.log != log { // what was warmed is of a topic that is no more
+		p.tail.Break()
+		p.next = 0
+	}
 	s.consume(p.id, p.next)
 }
 
@@ -129,25 +139,26 @@ func (s *source) consume(id int32, offset int64) {
 	s.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {id: kgo.NewOffset().At(offset)}})
 }
 
-// warm fills the tail with the newest records and finds the end of the log.
-func (s *source) warm(ctx context.Context, p *partition) error {
+// warm fills the tail with the newest records, finds the end of the log, and
+// says which log it is.
+func (s *source) warm(ctx context.Context, p *partition) (log topicID, err error) {
 	epoch, err := s.reader.epoch(ctx, p.id)
 	if err != nil {
-		return err
+		return log, err
 	}
-	if err := s.reading(ctx, p.id); err != nil {
-		return err
+	if log, err = s.reading(ctx, p.id); err != nil {
+		return log, err
 	}
 	start, end, err := s.reader.bounds(ctx, p.id)
 	if err != nil {
-		return err
+		return log, err
 	}
 	var records []tail.Record
 	p.next = end
 	for back := int64(warmOffsets); ; back *= 8 {
 		from := max(start, end-back)
 		if records, p.next, err = s.readTo(ctx, p.id, from, end); err != nil {
-			return err
+			return log, err
 		}
 		if len(records) > 0 || from == start {
 			break
@@ -157,7 +168,7 @@ func (s *source) warm(ctx context.Context, p *partition) error {
 		p.bare = start > 0
 		p.tail = s.set.Open(p.id, epoch, -1)
 		p.tail.Break() // whoever comes with a place has it from elsewhere
-		return nil
+		return log, nil
 	}
 	first := &records[0]
 	p.tail = s.set.Open(p.id, first.Epoch, first.Cursor-1)
@@ -165,14 +176,18 @@ func (s *source) warm(ctx context.Context, p *partition) error {
 	if p.tail.Head().Epoch != epoch { // `events` was made anew and has nothing yet
 		p.tail.Reset(epoch, -1)
 	}
-	return nil
+	return log, nil
 }
 
+// readTo reads up to end: what is behind the last batch that cannot be decoded.
 func (s *source) readTo(ctx context.Context, id int32, from, end int64) (all []tail.Record, next int64, err error) {
 	for next = from; next < end; {
 		c, err := s.reader.fetch(ctx, id, next, 1<<20)
 		if err != nil {
 			return nil, 0, err
+		}
+		if c.hole {
+			all = nil
 		}
 		all = append(all, c.records...)
 		if c.next <= next {
@@ -193,9 +208,13 @@ func (s *source) run(ctx context.Context) {
 			s.opening.Wait()
 			return
 		}
-		fetches.EachError(s.failed)
+		failed := false
+		fetches.EachError(func(topic string, id int32, err error) { failed = s.failed(ctx, topic, id, err) || failed })
 		fetches.EachPartition(s.take)
 		s.remake(ctx)
+		if failed { // the client asks again at once, however often
+			pause(ctx, failedFor)
+		}
 	}
 }
 
@@ -213,7 +232,7 @@ func (s *source) take(ftp kgo.FetchTopicPartition) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || !p.reading { // read for one that was closed
 		return
 	}
 	seen := s.now().UnixMicro()
@@ -244,59 +263,6 @@ func (s *source) append(p *partition, batch []tail.Record) {
 	}
 }
 
-// failed is told of each partition that could not be read.
-func (s *source) failed(topic string, id int32, err error) {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return // the poll's own
-	}
-	s.report(fmt.Errorf("read %s/%d: %w", topic, id, err))
-	if reasonOf(err) == topicGone {
-		s.mu.Lock()
-		s.lost = true
-		s.mu.Unlock()
-	}
-	if !errors.Is(err, kerr.OffsetOutOfRange) {
-		return
-	}
-	// Retention has passed us, or the log was cut: go on at what is there now.
-	// Subscribers see that their place is lost, and are told.
-	s.mu.Lock()
-	p := s.parts[id]
-	s.mu.Unlock()
-	if p != nil {
-		s.opening.Go(func() { s.reopen(p) })
-	}
-}
-
-func (s *source) reopen(p *partition) {
-	<-p.opened
-	ctx, cancel := context.WithTimeout(context.Background(), kafkaTimeout)
-	defer cancel()
-	start, _, err := s.reader.bounds(ctx, p.id)
-	if err == nil {
-		var found int64
-		var at schemas.Cursor
-		if found, at, err = s.reader.probe(ctx, p.id, start, start+warmOffsets); err == nil {
-			s.restart(p, found, at)
-		}
-	}
-	s.report(err)
-}
-
-func (s *source) restart(p *partition, offset int64, first schemas.Cursor) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return
-	}
-	if first != (schemas.Cursor{}) && first != p.tail.Head() {
-		p.tail.Reset(first.Epoch, first.Offset-1)
-	}
-	p.next = offset
-	s.cl.RemoveConsumePartitions(map[string][]int32{s.topic: {p.id}})
-	s.consume(p.id, offset)
-}
-
 // sweep stops reading partitions that have had no client for a while.
 func (s *source) sweep(now time.Time) {
 	s.mu.Lock()
@@ -310,13 +276,15 @@ func (s *source) sweep(now time.Time) {
 		if p.refs == 0 && now.Sub(p.since) >= keepWarm {
 			idle = append(idle, p)
 			delete(s.parts, id)
+			p.mu.Lock()
+			p.closed = true
+			p.mu.Unlock()
+			s.cl.RemoveConsumePartitions(map[string][]int32{s.topic: {id}}) // before anyone opens it again
 		}
 	}
 	s.mu.Unlock()
 	for _, p := range idle {
 		p.mu.Lock()
-		p.closed = true
-		s.cl.RemoveConsumePartitions(map[string][]int32{s.topic: {p.id}})
 		s.set.Close(p.tail)
 		p.mu.Unlock()
 	}

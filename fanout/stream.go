@@ -269,6 +269,11 @@ func (s *stream) flush(frame *tail.Frame) bool {
 	if err := s.rc.SetWriteDeadline(now.Add(stallTimeout)); err != nil {
 		return false
 	}
+	if s.cut.Load() { // after the deadline, which cutting off shortens
+		if err := s.rc.SetWriteDeadline(now.Add(closeTimeout)); err != nil {
+			return false
+		}
+	}
 	if _, err := s.w.Write(s.buf); err != nil {
 		return false
 	}

@@ -250,7 +250,7 @@ func (s *sub) nextOld(ctx context.Context, chunks *chunks) (*tail.Frame, *note, 
 	}
 	there := schemas.Cursor{Epoch: s.at.Epoch, Offset: old.upTo}
 	if s.feed.Head().Epoch != s.at.Epoch || s.feed.Covers(there) {
-		s.old = nil
+		s.old, chunks.newest = nil, nil // up to a batch of memory for each connection else
 		if old.upTo > s.at.Offset {
 			return nil, s.jump(there, ""), nil
 		}
@@ -290,7 +290,9 @@ func (s *sub) take(c *chunk) *note {
 		s.old = nil
 		return nil
 	}
-	old.next = c.next
+	if old.next = c.next; c.hole { // what is before the next record is unknown
+		old.oldest, old.young = true, false
+	}
 	var events []tail.Event
 	size, p := 0, s.at
 	for i := range c.records {

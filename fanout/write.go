@@ -103,6 +103,9 @@ func (c *conn) writeParts(parts [][]byte) error {
 // take a write.
 func (c *conn) stop() {
 	c.cut.Store(true)
+	if !c.shaken.Load() {
+		return // run sees cut before it writes
+	}
 	c.sock.SetWriteDeadline(time.Unix(1, 0))
 	c.Wake()
 }
