@@ -46,8 +46,8 @@ var registrySicknesses = []sickness{
 
 // TestSickRegistry: whatever ails the registry, route and ingest say it in
 // their log, on /readyz and in a metric; an event of a schema that only the
-// registry knows waits and is delivered once, none is dead; and they find the
-// registry again by themselves.
+// registry knows waits and is delivered once, one of a known schema is taken
+// meanwhile, none is dead; and they find the registry again by themselves.
 func TestSickRegistry(t *testing.T) { onBoth(t, "sickregistry.", testSickRegistry) }
 
 func testSickRegistry(t *testing.T, d *deployment) {
@@ -63,6 +63,11 @@ func testSickRegistry(t *testing.T, d *deployment) {
 	w.route = d.role(t, "route", "--registry-url", address)
 	w.ingest = d.role(t, "ingest", "--registry-url", address, "--listen", local(ports[0]))
 	w.token = strings.TrimSpace(d.run(t, "", "token", "acme", "--role", "producer"))
+	known := fmt.Sprintf("known-%d", w.run)
+	w.ids = append(w.ids, known)
+	if code := postEvent(t, w.ingestAt, "demo.Message", known, w.token); code != http.StatusAccepted { // since then ingest knows the type
+		t.Fatalf("ingest answers %d, want 202", code)
+	}
 	for i := range registrySicknesses {
 		w.through(t, i, &registrySicknesses[i])
 	}
@@ -87,8 +92,8 @@ type ward struct {
 func (w *ward) through(t *testing.T, i int, ill *sickness) {
 	name := fmt.Sprintf("sick.T%d.R%d", i, w.run)
 	id := w.register(t, name, fmt.Sprintf(`{"schema":"{\"type\":\"record\",\"name\":\"%s\",\"fields\":[{\"name\":\"text\",\"type\":\"string\"}]}"}`, name))
-	byKafka, byHTTP := fmt.Sprintf("kafka-%d-%d", i, w.run), fmt.Sprintf("http-%d-%d", i, w.run)
-	w.ids = append(w.ids, byKafka, byHTTP)
+	byKafka, byHTTP, known := fmt.Sprintf("kafka-%d-%d", i, w.run), fmt.Sprintf("http-%d-%d", i, w.run), fmt.Sprintf("known-%d-%d", i, w.run)
+	w.ids = append(w.ids, byKafka, byHTTP, known)
 	said := len(w.route.out.String())
 	w.sick.Store(ill)
 	if err := w.client.ProduceSync(t.Context(), &kgo.Record{Topic: w.prefix + "events", Key: []byte("acme"), Partition: 0,
@@ -99,7 +104,10 @@ func (w *ward) through(t *testing.T, i int, ill *sickness) {
 		t.Errorf("%s: ingest answers %d, want 503", ill.name, code)
 	}
 	for _, p := range []*proc{w.route, w.ingest} {
-		saysSick(t, p, ill, w.address)
+		w.saysSick(t, p, ill)
+	}
+	if code := postEvent(t, w.ingestAt, "demo.Message", known, w.token); code != http.StatusAccepted {
+		t.Errorf("%s: ingest answers %d to an event of a known type, want 202", ill.name, code)
 	}
 	if log := w.route.out.String()[said:]; strings.Count(log, "schema registry does not answer") != 1 {
 		t.Errorf("%s: the log of route:\n%s", ill.name, log)
@@ -110,7 +118,7 @@ func (w *ward) through(t *testing.T, i int, ill *sickness) {
 		eventually(t, ill.name+": "+p.name+" is ready again by itself", func() bool {
 			var code int
 			code, text = askReady(t, p)
-			return code == http.StatusOK
+			return code == http.StatusOK && !strings.Contains(text, "degraded")
 		}, func() string { return text })
 	}
 	if code := postEvent(t, w.ingestAt, name, byHTTP, w.token); code != http.StatusAccepted {
@@ -144,14 +152,19 @@ func (w *ward) nothingLost(t *testing.T) {
 }
 
 // saysSick expects the reason on /readyz, with the address, and in the metric.
-func saysSick(t *testing.T, p *proc, ill *sickness, address string) {
+// Ingest stays ready: it takes what it knows.
+func (w *ward) saysSick(t *testing.T, p *proc, ill *sickness) {
 	t.Helper()
+	status, line := http.StatusServiceUnavailable, "registry: "
+	if p == w.ingest {
+		status, line = http.StatusOK, "degraded: registry: "
+	}
 	text := ""
 	eventually(t, ill.name+": /readyz of "+p.name+" says why", func() bool {
 		var code int
 		code, text = askReady(t, p)
-		return code == http.StatusServiceUnavailable && strings.Contains(text, "registry: ") && strings.Contains(text, address)
-	}, func() string { return text })
+		return code == status && strings.Contains("\n"+text, "\n"+line) && strings.Contains(text, w.address)
+	}, func() string { return fmt.Sprintf("want %d with %q, got %s", status, line, text) })
 	_, metrics := get(t, web(p.admin)+"/metrics")
 	if want := `spillway_registry_failures_total{reason="` + ill.reason + `"}`; !strings.Contains(metrics, want) {
 		t.Errorf("%s: %s has no metric %s", ill.name, p.name, want)
