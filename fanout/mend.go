@@ -132,7 +132,7 @@ func (s *source) skip(ctx context.Context, p *partition) error {
 		return s.reopen(ctx, p)
 	case err != nil:
 		return err
-	case !c.hole: // good now, or good ones come first: the consumer has them, or reads on there
+	case c.hole == 0: // good now, or good ones come first: the consumer has them, or reads on there
 		s.retry(p, at)
 		return nil
 	}
@@ -142,7 +142,7 @@ func (s *source) skip(ctx context.Context, p *partition) error {
 	if moved {
 		return errMoved
 	}
-	s.m.skipped.WithLabelValues(string(schemas.UndecodableBatch)).Add(float64(c.next - at))
+	s.m.skipped.WithLabelValues(string(schemas.UndecodableBatch)).Add(float64(c.hole))
 	s.logger.Error("a batch cannot be decoded and is skipped; subscribers are told a gap", "topic", s.topic, "partition", p.id, "offset", at, "next", c.next)
 	s.restart(p, c.next, schemas.Cursor{})
 	return nil

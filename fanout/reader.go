@@ -47,7 +47,7 @@ var errUndecodable = errors.New("a batch cannot be decoded")
 
 // A chunk is some consecutive records.
 type chunk struct {
-	hole    bool // before them is a batch that cannot be decoded: nobody knows what was in it
+	hole    int64 // before them are so many offsets in a batch that cannot be decoded
 	records []tail.Record
 	offsets []int64 // of the records
 	next    int64   // offset to go on from
@@ -164,7 +164,7 @@ func (r *reader) over(c chunk, opts kgo.ProcessFetchPartitionOpts, part *kmsg.Fe
 		got, _ := kgo.ProcessFetchPartition(opts, &one, kgo.DefaultDecompressor(), nil)
 		at = b.Next
 		if got.Err != nil {
-			c.hole, c.next = true, b.Next
+			c.hole, c.next = b.Next-b.Offset, b.Next
 			return c, fmt.Errorf("offsets %d to %d: %w: %w", b.Offset, b.Next-1, errUndecodable, got.Err)
 		}
 	}

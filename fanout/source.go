@@ -186,7 +186,7 @@ func (s *source) readTo(ctx context.Context, id int32, from, end int64) (all []t
 		if err != nil {
 			return nil, 0, err
 		}
-		if c.hole {
+		if c.hole > 0 {
 			all = nil
 		}
 		all = append(all, c.records...)

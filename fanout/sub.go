@@ -290,7 +290,7 @@ func (s *sub) take(c *chunk) *note {
 		s.old = nil
 		return nil
 	}
-	if old.next = c.next; c.hole { // what is before the next record is unknown
+	if old.next = c.next; c.hole > 0 { // what is before the next record is unknown
 		old.oldest, old.young = true, false
 	}
 	var events []tail.Event
