@@ -38,13 +38,12 @@ type producer struct {
 	install string // "": nothing to install
 	run     string
 
-	old    bool // brings a client library older than Kafka 4.0: see checkCodec
 	ownAPI bool // registers over Apicurio's own API
 	home   bool // partitions as Spillway does: nothing is forwarded
 }
 
 var producers = []producer{
-	{name: "kcat", version: `kcat -V`, run: `exec bash "$FROM/produce.sh"`, old: true}, // librdkafka 2.0 with Debian 12
+	{name: "kcat", version: `kcat -V`, run: `exec bash "$FROM/produce.sh"`}, // librdkafka 2.0 with Debian 12
 	{
 		name: "python", version: `python3 --version && python3 -m pip --version`,
 		install: `python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$CACHE" -r "$FROM/requirements.txt"`,
