@@ -135,6 +135,19 @@ func TestRetentionPassesTheReader(t *testing.T) {
 	hold.Remove()
 	n.eventually("the consumer is out of range", func() bool { return n.metric("spillway_fanout_kafka_failures_total", offsetGone) > 0 })
 	n.eventually("Kafka does not say where the log starts", func() bool { return unknown.Hits() > 0 })
+	n.eventually("it waits where the log is", func() bool {
+		n.source.mu.Lock()
+		p := n.source.parts[home("acme")]
+		n.source.mu.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.next == end.Offset
+	})
+	was := n.metric("spillway_fanout_kafka_failures_total", offsetGone)
+	<-time.After(500 * time.Millisecond) // of a log that stays empty
+	if now := n.metric("spillway_fanout_kafka_failures_total", offsetGone); now > was+5 {
+		t.Errorf("out of range again and again: %v times, then %v", was, now)
+	}
 	next := &entry{tenant: "acme", channel: "a", id: "next"}
 	l.write(next)
 	if got, gap := c.untilGap(); len(got) > 0 || gap.From != first.cursor.String() {
