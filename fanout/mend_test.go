@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -247,6 +248,28 @@ func TestMadeAnewWhileOpening(t *testing.T) {
 		defer p.mu.Unlock()
 		return p.next > 0 && p.tail.Events() == 1 && n.metric("spillway_fanout_events_total", "") == 2
 	})
+}
+
+// TestLargeEventsAreNotAllWarmed: a partition opens with the newest part that
+// fits.
+func TestLargeEventsAreNotAllWarmed(t *testing.T) {
+	l := newTestLog(t)
+	n := startNode(t, l)
+	data := `{"text":"` + strings.Repeat("x", 512<<10) + `"}`
+	const written = 100
+	var last *entry
+	for i := range written {
+		last = &entry{tenant: "acme", channel: "a", id: fmt.Sprint(i), data: data}
+		l.write(last)
+	}
+	p, err := n.source.acquire(l.ctx(), home("acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.source.release(p)
+	if got := p.tail.Events(); got < warmLeast/2 || got > written/2 || p.tail.Head() != last.cursor {
+		t.Errorf("%d events up to %s, want about %d up to %s", got, p.tail.Head(), warmLeast/2, last.cursor)
+	}
 }
 
 // TestCutBeforeTheHandshake: a drain that is over ends a connection which is

@@ -18,6 +18,14 @@ import (
 // client comes, so that those who come back after a restart find the tail.
 const warmOffsets = 2000
 
+// warmBytes is about how much of that is kept at most, warmLeast how many
+// offsets at least: events of a megabyte must not fill the memory, nor the time
+// that opening has.
+const (
+	warmBytes = 16 << 20
+	warmLeast = 64
+)
+
 // fetchWait is how long the broker holds a fetch when nothing is new. What is
 // new is answered at once; the wait only bounds how soon a partition that was
 // just added takes part.
@@ -179,21 +187,30 @@ func (s *source) warm(ctx context.Context, p *partition) (log topicID, err error
 	return log, nil
 }
 
-// readTo reads up to end: what is behind the last batch that cannot be decoded.
+// readTo reads up to end: what is behind the last batch that cannot be decoded,
+// and only the newest part of it where events are large.
 func (s *source) readTo(ctx context.Context, id int32, from, end int64) (all []tail.Record, next int64, err error) {
+	var size int64
 	for next = from; next < end; {
 		c, err := s.reader.fetch(ctx, id, next, 1<<20)
 		if err != nil {
 			return nil, 0, err
 		}
 		if c.hole > 0 {
-			all = nil
+			all, size, from = nil, 0, next
 		}
 		all = append(all, c.records...)
+		for i := range c.records {
+			size += int64(len(c.records[i].JSON))
+		}
 		if c.next <= next {
 			break // what follows is not committed yet
 		}
 		next = c.next
+		if fit := max(warmLeast, (next-from)*warmBytes/max(size, 1)); end-next > fit {
+			all, size, next = nil, 0, end-fit
+			from = next
+		}
 	}
 	return all, next, nil
 }
