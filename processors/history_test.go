@@ -155,6 +155,9 @@ func newHistory(rng *rand.Rand, part int32, n, maxKeys int) *history {
 		}
 		c.entries, c.answers = append(c.entries, e), append(c.answers, a)
 	}
+	if c.o.stray {
+		panic("a release came of what was not in overflow")
+	}
 	return c.history
 }
 
@@ -279,12 +282,13 @@ func (c *chronicler) released() (entry, bool) {
 	return c.o.overflow[first].back(schemas.Release), true
 }
 
-// repeated is a return that a crash brings a second time.
+// repeated is a return that a crash brings a second time, while it is known.
 func (c *chronicler) repeated() (entry, bool) {
 	for range 10 {
 		if n := len(c.entries); n > 0 {
 			e := c.entries[max(0, n-1-c.rng.IntN(40))]
-			if e.ret.Kind != "" && c.o.knows(e.asReturn(e.ret.Kind)) {
+			clock := c.o.clock + max(0, c.now-c.o.appended)
+			if second, ok := c.o.seen[e.asReturn(e.ret.Kind)]; ok && e.ret.Kind != "" && clock/1000-second < 24*60*60 {
 				return e, true
 			}
 		}
