@@ -30,6 +30,7 @@ import (
 	"github.com/spillway/spillway/processors/audit"
 	"github.com/spillway/spillway/processors/audit/explain"
 	"github.com/spillway/spillway/processors/route"
+	"github.com/spillway/spillway/processors/route/look"
 	"github.com/spillway/spillway/schemas"
 	"github.com/spillway/spillway/schemas/desk"
 	"github.com/spillway/spillway/schemas/registry"
@@ -48,15 +49,17 @@ func secretFiles() kong.Resolver {
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("--%s: %w", flag.Name, err)
+			return nil, fmt.Errorf("%s: %w", secretVariable(flag.Name), err) // kong says which flag
 		}
 		return strings.TrimSpace(string(text)), nil
 	})
 }
 
 // secretFile is the file that SPILLWAY_…_FILE names for a flag, "" if none.
-func secretFile(flag string) string {
-	return os.Getenv("SPILLWAY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")) + "_FILE")
+func secretFile(flag string) string { return os.Getenv(secretVariable(flag)) }
+
+func secretVariable(flag string) string {
+	return "SPILLWAY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_")) + "_FILE"
 }
 
 // reach returns connections for a person's command, checked.
@@ -615,6 +618,63 @@ func (c *routeAcceptCmd) Run(ctx context.Context, out *output) error {
 	_, err = fmt.Fprintln(out.stdout, "accepted: it goes on within seconds")
 	return err
 }
+
+type routeExplainCmd struct {
+	whereFlags
+	Topic     string `arg:"" help:"Topic without the prefix: events, or one that route writes, such as overflow or dead."`
+	Partition int32  `arg:"" help:"Its partition."`
+	Offset    int64  `arg:"" help:"Offset of the record."`
+	Output    string `default:"human" enum:"human,json" help:"human or json."`
+	meetFlags
+}
+
+func (c *routeExplainCmd) Run(ctx context.Context, out *output) error {
+	p, err := c.place()
+	if err != nil {
+		return err
+	}
+	f := c.meetFlags.at(p)
+	conns, err := reach(ctx, out, connect.Use{Kafka: true, Registry: true}, f.connect())
+	if err != nil {
+		return err
+	}
+	reg, err := registry.New(registry.Config{URLs: f.RegistryURL, HTTP: conns.Registry()})
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	follower, err := control.NewFollower(control.FollowerConfig{Kafka: conns.Kafka(), Topics: f.topics(), Logger: slog.New(slog.DiscardHandler), Now: time.Now})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { _ = follower.Run(ctx) }() // Wait says what went wrong
+	if err := follower.Wait(ctx); err != nil {
+		return conns.Explain(err)
+	}
+	now := follower.Snapshot()
+	report, err := look.Record(ctx, look.Config{
+		Kafka: conns.Kafka(), Topics: f.topics(), Partitions: now.Partitions(),
+		Tenants: pinned{now}, Policies: now.Version(), Secrets: now, Schemas: route.Known(reg),
+		Learn: func(ctx context.Context, id int) { _, _ = reg.Resolve(ctx, id) }, // what is not known is told as such
+	}, f.topics().Prefix+c.Topic, c.Partition, c.Offset)
+	if err != nil {
+		return conns.Explain(err)
+	}
+	if c.Output == "json" {
+		e := json.NewEncoder(out.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(report)
+	}
+	_, err = report.WriteTo(out.stdout)
+	return err
+}
+
+// pinned are the policies of one snapshot, just read.
+type pinned struct{ *control.Snapshot }
+
+func (pinned) Age() int64 { return 0 }
 
 type explainCmd struct {
 	whereFlags
