@@ -80,8 +80,8 @@ type relay struct {
 }
 
 const (
-	legSends = 20 * time.Second // how long a load run sends; all in all it takes about 5 s more
-	legAlone = 14 * time.Second // after this the next one begins
+	legSends = 30 * time.Second // how long a load run sends; all in all it takes about 5 s more
+	legAlone = 15 * time.Second // after this the next one begins: a round may take the rest
 )
 
 // carryOn is called between two rounds, when every role is there: a load run
@@ -105,7 +105,7 @@ func (r *relay) carryOn(t *testing.T, s *site) {
 	}
 	p := s.play(t, "--speed", "0.5", "--duration", legSends.String(), "--no-noisy")
 	r.running = append(r.running, p)
-	eventually(t, "the next load run sends", func() bool { return strings.Contains(p.out.String(), " offered ") || len(p.done) > 0 }, p.out.String)
+	eventually(t, "the next load run begins", func() bool { return strings.Contains(p.out.String(), " offered ") || len(p.done) > 0 }, p.out.String)
 }
 
 // end waits for the load runs that are at work.
