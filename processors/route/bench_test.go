@@ -88,7 +88,7 @@ func benchCopy(b *testing.B, outputs int) {
 
 func (s *stage) copyLoop(ctx context.Context, number, outputs int) {
 	gts, err := kgo.NewGroupTransactSession(append(append([]kgo.Opt{}, s.kafka...),
-		kgo.ConsumerGroup("copy"), kgo.ConsumeTopics(topics.Events()), kgo.TransactionalID(fmt.Sprint("copy", number)),
+		kgo.ConsumerGroup(topics.Prefix+"copy"), kgo.ConsumeTopics(topics.Events()), kgo.TransactionalID(fmt.Sprint(topics.Prefix, "copy", number)),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))...)
 	if err != nil {
 		s.t.Error(err)

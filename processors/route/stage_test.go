@@ -3,9 +3,11 @@ package route
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,8 +43,16 @@ type stage struct {
 	registry *fakeRegistry
 }
 
+//
+// A benchmark's broker may be another one: SPILLWAY_TEST_KAFKA names it.
 func newStage(t testing.TB) *stage {
 	t.Helper()
+	if addrs := os.Getenv("SPILLWAY_TEST_KAFKA"); addrs != "" {
+		if _, ok := t.(*testing.B); ok {
+			topics = schemas.Topics{Prefix: fmt.Sprintf("t%d.", time.Now().UnixNano())}
+			return newStageOn(t, strings.Split(addrs, ",")...)
+		}
+	}
 	b, err := broker.Start(broker.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
