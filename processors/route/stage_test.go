@@ -43,7 +43,6 @@ type stage struct {
 	registry *fakeRegistry
 }
 
-//
 // A benchmark's broker may be another one: SPILLWAY_TEST_KAFKA names it.
 func newStage(t testing.TB) *stage {
 	t.Helper()
