@@ -26,7 +26,8 @@ import (
 //
 // "again" begins the next transaction as soon as End returns, as the router
 // does under load: Kafka may then still be writing the last one's markers and
-// answer CONCURRENT_TRANSACTIONS. "rested" waits until the reader has seen it.
+// answer CONCURRENT_TRANSACTIONS. "rested" waits until the reader has seen it,
+// "after-2ms" that long.
 // For each request: <name>-p50-ms, -p90-ms, -p99-ms and <name>/op, how many of
 // them a transaction takes. With one record more than one Produce is that
 // refusal; one that the broker retries itself (add.partitions.to.txn.retry.
@@ -55,9 +56,13 @@ func BenchmarkTransaction(b *testing.B) {
 		}},
 	} {
 		for _, records := range []int{1, 500} {
-			for _, pace := range []string{"rested", "again"} {
-				b.Run(fmt.Sprintf("%s/records=%d/%s", client.name, records, pace), func(b *testing.B) {
-					benchTransaction(b, txnRun{addrs: addrs, opts: client.opts, records: records, rested: pace == "rested"})
+			for _, pace := range []struct {
+				name   string
+				rested bool
+				pause  time.Duration
+			}{{"rested", true, 0}, {"again", false, 0}, {"after-2ms", false, 2 * time.Millisecond}, {"after-4ms", false, 4 * time.Millisecond}} {
+				b.Run(fmt.Sprintf("%s/records=%d/%s", client.name, records, pace.name), func(b *testing.B) {
+					benchTransaction(b, txnRun{addrs: addrs, opts: client.opts, records: records, rested: pace.rested, pause: pace.pause})
 				})
 			}
 		}
@@ -70,6 +75,7 @@ type txnRun struct {
 	opts    []kgo.Opt
 	records int // of one transaction
 	rested  bool
+	pause   time.Duration // between the end of one and the begin of the next
 
 	b       *testing.B
 	in      string   // what is consumed
@@ -106,6 +112,9 @@ func benchTransaction(b *testing.B, r txnRun) {
 		if r.rested {
 			for <-sees < i {
 			}
+		}
+		if r.pause > 0 {
+			<-time.After(r.pause)
 		}
 	}
 	b.StopTimer()
