@@ -212,6 +212,9 @@ func TestOverflow(t *testing.T) {
 		if first := events[0].Timestamp.UnixMilli(); err != nil || due < first+int64(10_000*(i+1))-100 || due > in+int64(10_000*(i+1)) {
 			t.Errorf("due %d of an event of %d: %v", due, in, err)
 		}
+		if got := header(r, schemas.HeaderPriority); got != "fast" {
+			t.Errorf("class %q goes along, want fast: the release must be counted in the class that it waited in", got)
+		}
 	}
 	s.produce(s.release(late[0], schemas.Release), s.release(late[0], schemas.Release), record("acme", "m-6", "x"), s.release(late[1], schemas.Release))
 	var ids []string

@@ -29,7 +29,10 @@ func (s *session) write(r *kgo.Record, d processors.Decision) {
 	case processors.Overflow:
 		out := s.produced(r, s.cfg.Topics.Overflow())
 		due := s.out.keep(strconv.AppendInt(s.out.buffer(20), s.ev.Due, 10))
-		out.Headers = append(s.originals(r, 2), kgo.RecordHeader{Key: schemas.HeaderDue, Value: due})
+		out.Headers = append(s.originals(r, 3), kgo.RecordHeader{Key: schemas.HeaderDue, Value: due})
+		if !hasHeader(r, schemas.HeaderPriority) { // the policy's word of now: its tenant is behind in this class
+			out.Headers = append(out.Headers, kgo.RecordHeader{Key: schemas.HeaderPriority, Value: priorities[s.ev.Class]})
+		}
 		s.send(out)
 	case processors.Wait:
 		out := s.produced(r, s.cfg.Topics.Retry(waitTier))
@@ -49,10 +52,21 @@ func (s *session) write(r *kgo.Record, d processors.Decision) {
 const waitTier = 16 * time.Second
 
 var (
+	priorities = map[schemas.Class][]byte{schemas.Fast: []byte(schemas.Fast.String()), schemas.SlowClass: []byte(schemas.SlowClass.String())}
+
 	zero       = []byte("0")
 	waitSchema = []byte("schema")
 	waitTenant = []byte("tenant")
 )
+
+func hasHeader(r *kgo.Record, key string) bool {
+	for i := range r.Headers {
+		if r.Headers[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
 
 // produced is a record for topic with r's key and value, on the event's home
 // partition.
