@@ -52,7 +52,6 @@ type Host struct {
 	Topics schemas.Topics
 	Node   string
 	cfg    Config
-	spare  bool // goes on without the registry: see connect.Use
 
 	follower *control.Follower // see Follow
 	schemas  *registry.Client  // see Registry
@@ -107,7 +106,6 @@ func Alone(ctx context.Context, cfg Config, plan Plan) error {
 }
 
 func (h *Host) begin(plan Plan) error {
-	h.spare = plan.Use.Spare
 	if err := h.ServeAdmin(); err != nil {
 		return err
 	}
