@@ -104,7 +104,7 @@ func (f *Fanout) Run(ctx context.Context) error {
 	loops.Go(func() { f.source.run(base) })
 	loops.Go(func() { f.audit.run(base, f.node) })
 	loops.Go(func() { f.sweep(base) })
-	loops.Go(func() { f.greet(base) })
+	loops.Go(func() { f.watch(base) })
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(f.cfg.Listener) }()
 	var err error
@@ -123,17 +123,23 @@ func (f *Fanout) Run(ctx context.Context) error {
 	return err
 }
 
-// greet asks Kafka once, so that readiness is known before the first client.
-func (f *Fanout) greet(ctx context.Context) {
+// watch asks Kafka now and then, so that readiness is known before the first
+// client, and when Kafka is silent: a consumer waits for it without a word.
+func (f *Fanout) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		ask, cancel := context.WithTimeout(ctx, kafkaTimeout)
 		_, err := f.reader.epoch(ask, 0)
 		cancel()
-		f.source.report(err)
-		if err == nil {
+		if ctx.Err() != nil {
 			return
 		}
-		pause(ctx, time.Second)
+		if err != nil {
+			f.source.report(err)
+			pause(ctx, time.Second)
+			continue
+		}
+		f.source.answered()
+		pause(ctx, watchEvery)
 	}
 }
 

@@ -65,6 +65,9 @@ const (
 	mendFor   = time.Second
 )
 
+// watchEvery is how often Kafka is asked when all is well.
+const watchEvery = 5 * time.Second
+
 // pollFor bounds a poll, so that a topic that is gone is asked for again.
 const pollFor = time.Second
 
@@ -87,6 +90,15 @@ func (s *source) report(err error) {
 	if why != f.why || now.Sub(f.said) >= sayAgain {
 		f.why, f.said = why, now
 		s.logger.Warn("cannot read Kafka; it is tried again", "reason", why, "err", err)
+	}
+}
+
+// answered notes that Kafka can be reached. What else is wrong stands.
+func (s *source) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fault.ok = true; s.fault.why == unreachable {
+		s.fault.over()
 	}
 }
 

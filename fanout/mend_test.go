@@ -250,6 +250,16 @@ func TestMadeAnewWhileOpening(t *testing.T) {
 	})
 }
 
+// TestKafkaIsSilent: the node says so, though its consumer only waits.
+func TestKafkaIsSilent(t *testing.T) {
+	l := newTestLog(t)
+	n := startNode(t, l)
+	n.open(token("acme", "*"), ask("a", "live"))
+	n.eventually("it is ready", func() bool { return n.Ready() == nil })
+	l.cluster.Close()
+	n.eventually("it is not ready", func() bool { return n.Ready() != nil })
+}
+
 // TestLargeEventsAreNotAllWarmed: a partition opens with the newest part that
 // fits.
 func TestLargeEventsAreNotAllWarmed(t *testing.T) {

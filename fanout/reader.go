@@ -180,6 +180,9 @@ func (r *reader) leader(ctx context.Context, partition int32) (int32, topicID, e
 		if err != nil {
 			return 0, topicID{}, fmt.Errorf("ask for metadata: %w", err)
 		}
+		if err := meta.Topics[r.topic].Err; err != nil {
+			return 0, topicID{}, fmt.Errorf("ask for metadata of %s: %w", r.topic, err)
+		}
 		leaders, ids = make(map[int32]int32), make(map[string]topicID)
 		for name, t := range meta.Topics {
 			ids[name] = t.ID
