@@ -252,6 +252,7 @@ func (s *containersStack) startKafka(ctx context.Context, cfg containersConfig) 
 			"KAFKA_TRANSACTION_STATE_LOG_MIN_ISR":            strconv.Itoa(min(n, 2)),
 			"KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS":     "5",
 			"KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS":         "0",
+			"KAFKA_ADD_PARTITIONS_TO_TXN_RETRY_BACKOFF_MS":   "2", // as in docker-compose.yml
 			"KAFKA_AUTO_CREATE_TOPICS_ENABLE":                "false",
 			"KAFKA_HEAP_OPTS":                                "-Xms512m -Xmx512m",
 		}
