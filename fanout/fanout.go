@@ -129,6 +129,10 @@ func (f *Fanout) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		ask, cancel := context.WithTimeout(ctx, kafkaTimeout)
 		_, err := f.reader.epoch(ask, 0)
+		var log topicID
+		if err == nil {
+			log, err = f.reader.log(ask, 0)
+		}
 		cancel()
 		if ctx.Err() != nil {
 			return
@@ -138,7 +142,7 @@ func (f *Fanout) watch(ctx context.Context) {
 			pause(ctx, time.Second)
 			continue
 		}
-		f.source.answered()
+		f.source.answered(log)
 		pause(ctx, watchEvery)
 	}
 }

@@ -93,10 +93,14 @@ func (s *source) report(err error) {
 	}
 }
 
-// answered notes that Kafka can be reached. What else is wrong stands.
-func (s *source) answered() {
+// answered notes that Kafka can be reached, and which log the topic is now: the
+// consumer needs long to see that it is another. What else is wrong stands.
+func (s *source) answered(log topicID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.log != (topicID{}) && s.log != log {
+		s.lost = true
+	}
 	if s.fault.ok = true; s.fault.why == unreachable {
 		s.fault.over()
 	}
