@@ -48,6 +48,7 @@ type stream struct {
 	broken bool  // the value does not decode
 }
 
+// An ackLine is what audit_records reads of an event.
 type ackLine struct {
 	Tenant    string `json:"tenant"`
 	ID        string `json:"id"`

@@ -43,7 +43,6 @@ func testSigkillRounds(t *testing.T, s *site) {
 	s.run(t, "kind: tenant\nname: kill-slow\nspec:\n  fast: {rate: 10, burst: 10}\n", "apply", "-f", "-")
 	var loads relay
 	load := startSending(t, s, filepath.Join(dir, "ledger"))
-	outages := journal{file: create(t, filepath.Join(dir, "outages"))}
 	began := time.Now()
 	for n := range rounds {
 		loads.carryOn(t, s)
@@ -57,7 +56,6 @@ func testSigkillRounds(t *testing.T, s *site) {
 		if err := s.Start(role); err != nil {
 			t.Fatal(err)
 		}
-		outages.write(t, outageLine{role, killed.UnixMilli(), time.Now().UnixMilli()})
 		t.Logf("round %d: %s is ready again after %s", n+1, role, time.Since(killed).Round(time.Millisecond))
 		eventually(t, fmt.Sprintf("round %d: events are acknowledged, over HTTP too", n+1), func() bool {
 			return load.acked.Load() > acked && load.ackedHTTP.Load() > ackedHTTP
@@ -66,7 +64,7 @@ func testSigkillRounds(t *testing.T, s *site) {
 	t.Logf("%d rounds in %s", rounds, time.Since(began).Round(time.Second))
 	loads.end(t)
 	load.stop(t)
-	s.compareRecords(t, filepath.Join(dir, "ledger"), filepath.Join(dir, "outages"))
+	s.compareRecords(t, filepath.Join(dir, "ledger"))
 }
 
 // A relay is load runs one of which is always at work:
@@ -118,15 +116,8 @@ func (r *relay) end(t *testing.T) {
 	t.Logf("%d load runs", r.ended)
 }
 
-// outageLine, and ackLine of sigkill_sender_test.go, are what audit_records reads.
-type outageLine struct {
-	Role   string `json:"role"`
-	Killed int64  `json:"killed"`
-	Ready  int64  `json:"ready"`
-}
-
 // compareRecords waits until every record is where it must be.
-func (s *site) compareRecords(t *testing.T, ledger, outages string) {
+func (s *site) compareRecords(t *testing.T, ledger string) {
 	t.Helper()
 	checker := filepath.Join(t.TempDir(), "audit_records")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", checker, "./audit_records").CombinedOutput(); err != nil {
@@ -141,7 +132,7 @@ func (s *site) compareRecords(t *testing.T, ledger, outages string) {
 	})
 	var out []byte
 	within(t, 3*time.Minute, "every record is accounted for", func() (ok bool) { // what was killed last has a little to catch up
-		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--outages", outages, "--every")
+		cmd := exec.CommandContext(t.Context(), checker, "--kafka", s.at().Kafka, "--clickhouse", s.at().ClickHouse, "--ledger", ledger, "--every")
 		var err error
 		out, err = cmd.CombinedOutput()
 		return err == nil

@@ -13,20 +13,12 @@ import (
 type comparison struct {
 	what     string
 	compared int
-	note     string // what was allowed
+	note     string
 	wrong    []string
 }
 
 func (c *comparison) failf(format string, args ...any) {
 	c.wrong = append(c.wrong, fmt.Sprintf(format, args...))
-}
-
-// most: what is allowed for a reason has a number beyond which the reason does
-// not explain it.
-func (c *comparison) most(allowed, explained int, what string) {
-	if allowed > explained {
-		c.failf("%d %s: at most %d can be", allowed, what, explained)
-	}
 }
 
 // compare asks all questions.
@@ -91,18 +83,7 @@ func (f *facts) acknowledged() comparison {
 	return c
 }
 
-const (
-	// openAtDeath is how many events a death of route may find between their
-	// first copy and their second: the sender of the rounds has nine streams,
-	// each with one event under way. 50 rounds had 2 in all.
-	openAtDeath = 9
-	// waitingAtDeath is how many of one sender's events wait in overflow at once:
-	// they come in bursts of 15, two of them at a time.
-	waitingAtDeath = 30
-)
-
-// decided: each event has one last word. More are allowed only where route has
-// forgotten in between that the event had come back before.
+// decided: each event has one last word, however often it came back.
 func (f *facts) decided() comparison {
 	c := comparison{what: "audit: one decision about each event"}
 	words := map[place][]decision{}
@@ -111,11 +92,6 @@ func (f *facts) decided() comparison {
 			words[d.origin] = append(words[d.origin], d)
 		}
 	}
-	came := map[place]int{}
-	for _, e := range f.events {
-		came[e.origin]++
-	}
-	allowed := 0
 	for _, e := range f.firstArrivals() {
 		c.compared++
 		said := words[e.at]
@@ -123,35 +99,18 @@ func (f *facts) decided() comparison {
 		switch {
 		case len(said) == 0:
 			c.failf("%s: no decision", e)
-		case len(said) > came[e.at]:
-			c.failf("%s: %d decisions about %d records, the second: %s", e, len(said), came[e.at], said[1])
-		case len(said) > 1 && !f.forgotBetween(said):
-			c.failf("%s: %d decisions, and route did not die in between: %s; %s", e, len(said), said[0], said[1])
 		case len(said) > 1:
-			allowed += len(said) - 1
+			c.failf("%s: %d decisions: %s; %s", e, len(said), said[0], said[1])
 		}
 	}
 	for _, said := range words {
 		c.failf("%s: no such event", said[0])
 	}
-	c.note = fmt.Sprintf(" (%d repeated over a death of route)", allowed)
-	c.most(allowed, openAtDeath*f.deaths(), "repeated over a death of route")
 	return c
 }
 
-// forgotBetween: route was dead between each two of these decisions.
-func (f *facts) forgotBetween(said []decision) bool {
-	slices.SortFunc(said, func(a, b decision) int { return int(a.decided - b.decided) })
-	for i := range said[1:] {
-		if !f.forgot(said[i].decided, said[i+1].decided) {
-			return false
-		}
-	}
-	return true
-}
-
 // keys: of the events with one idempotency key one is let through and the
-// others are duplicates, unless route has forgotten the key in between.
+// others are duplicates.
 func (f *facts) keys() comparison {
 	c := comparison{what: "audit: one event of each idempotency key let through"}
 	keyOf := map[place]string{}
@@ -173,13 +132,11 @@ func (f *facts) keys() comparison {
 			repeats[key] = d
 		}
 	}
-	allowed := 0
 	for key, said := range through {
 		c.compared++
-		if len(said) > 1 && !f.forgotBetween(said) {
-			c.failf("%s was let through %d times, and route did not die in between: %s; %s", key, len(said), said[0], said[1])
+		if len(said) > 1 {
+			c.failf("%s was let through %d times: %s; %s", key, len(said), said[0], said[1])
 		}
-		allowed += len(said) - 1
 	}
 	for key, d := range repeats {
 		c.compared++
@@ -187,25 +144,7 @@ func (f *facts) keys() comparison {
 			c.failf("%s: a duplicate of nothing that was let through", d)
 		}
 	}
-	near := f.repeatsNearDeaths()
-	c.note = fmt.Sprintf(" (%d repeated over a death of route, near which %d repeats came)", allowed, near)
-	c.most(allowed, openAtDeath*f.deaths()+near/3, "repeated over a death of route")
 	return c
-}
-
-// repeatsNearDeaths are the events that came with a key that had come before,
-// while route was dead or had only just begun anew.
-func (f *facts) repeatsNearDeaths() (n int) {
-	seen := map[string]bool{}
-	for _, e := range f.firstArrivals() {
-		if k := e.tenant + " " + e.key; e.key != "" {
-			if seen[k] && f.forgot(e.appended, e.appended) {
-				n++
-			}
-			seen[k] = true
-		}
-	}
-	return n
 }
 
 // delivered: each decision to let through on the fast path is one record in
@@ -274,33 +213,22 @@ func (f *facts) cursors() comparison {
 }
 
 // order: a sender's ids end in .N, which counts up along a channel. What comes
-// for the first time comes in that order. A tenant that waits in overflow keeps
-// it for as long as route remembers that it waits; what had to wait for its
-// schema or tenant comes later (DESIGN, section 1).
+// for the first time comes in that order, also of a tenant that waits in
+// overflow; only what had to wait for its schema or tenant comes later (DESIGN,
+// section 1).
 func (f *facts) order() comparison {
 	c := comparison{what: "fanout: first deliveries of a channel in the sender's order"}
-	waits := map[string]bool{}
-	for _, w := range f.waits {
-		waits[w.tenant] = true
-	}
-	sent := map[string]int64{} // first append by tenant and id
-	for _, e := range f.firstArrivals() {
-		k := e.tenant + " " + e.id
-		if at, ok := sent[k]; !ok || e.appended < at {
-			sent[k] = e.appended
-		}
-	}
-	said, excuses := map[place]decision{}, map[place]int{} // by origin: in how many regions it may be late
+	origins, excuses := map[place]place{}, map[place]int{} // by cursor; by origin: in how many regions it may be late
 	for _, d := range f.decisions {
 		if d.cursor >= 0 {
-			said[place{d.home, d.cursor}] = d
+			origins[place{d.home, d.cursor}] = d.origin
 		}
 		if d.path == "wait" {
 			excuses[d.origin] = len(f.regions)
 		}
 	}
 	seen, highest := map[string]bool{}, map[string]int{}
-	allowed, late, waited := 0, 0, len(excuses)
+	late, waited := 0, len(excuses)
 	for _, d := range f.deliveries {
 		dot := strings.LastIndexByte(d.id, '.')
 		n, err := strconv.Atoi(d.id[dot+1:])
@@ -312,21 +240,17 @@ func (f *facts) order() comparison {
 		c.compared++
 		k := d.region + " " + d.tenant + " " + d.id[:dot]
 		if n < highest[k] {
-			word := said[place{d.in.partition, d.cursor}]
-			switch {
-			case excuses[word.origin] > 0:
-				excuses[word.origin]--
+			origin, known := origins[place{d.in.partition, d.cursor}]
+			if known && excuses[origin] > 0 {
+				excuses[origin]--
 				late++
-			case waits[d.tenant] && f.forgot(sent[d.tenant+" "+d.id], word.decided):
-				allowed++
-			default:
+			} else {
 				c.failf("%s behind number %d", d, highest[k])
 			}
 		}
 		highest[k] = max(highest[k], n)
 	}
-	c.note = fmt.Sprintf(" (%d late over a death of route, %d of the %d that had waited for their schema)", allowed, late, waited)
-	c.most(allowed, waitingAtDeath*f.deaths(), "late over a death of route")
+	c.note = fmt.Sprintf(" (%d late of the %d that had waited for their schema)", late, waited)
 	return c
 }
 

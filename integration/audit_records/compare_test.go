@@ -11,17 +11,18 @@ import (
 //	0/0 a.1  let through          1/0 a.1  of another tenant, in overflow, released by 1/1
 //	0/1 a.1  again: duplicate     1/2 x    dead
 //	0/2 a.2  let through          1/3 k.1  a stranger, forwarded to 0/3, let through there
-//	0/4 a.3  let through, and again as 0/5, for route died in between
+//	0/4 a.3  let through
+//	0/5 a.3  again: duplicate
 func sound() *facts {
 	ev := func(p int32, o int64, tenant, id, returned string, origin place) event {
 		e := event{
-			at: place{p, o}, appended: 100 * o, tenant: tenant, id: id, key: "id " + id, origin: origin, returned: returned,
+			at: place{p, o}, tenant: tenant, id: id, key: "id " + id, origin: origin, returned: returned,
 			appendTime: true, inOrigin: true,
 		}
 		return e
 	}
 	audit := func(o int64, origin place, tenant, id, status, path, reason string, home int32, cursor int64) decision {
-		return decision{origin: origin, in: place{home, o}, decided: 100*o + 50, tenant: tenant, id: id, status: status, path: path, reason: reason, home: home, cursor: cursor}
+		return decision{origin: origin, in: place{home, o}, tenant: tenant, id: id, status: status, path: path, reason: reason, home: home, cursor: cursor}
 	}
 	out := func(p int32, o, cursor int64, tenant, id string) delivery {
 		return delivery{region: "local", in: place{p, o}, epoch: "e", cursor: cursor, tenant: tenant, id: id}
@@ -29,7 +30,6 @@ func sound() *facts {
 	f := &facts{
 		regions: []string{"local"}, every: true,
 		acks:    []ack{{"t", "a.1", "http", 0, 0}, {"t", "a.2", "kafka", 0, 2}, {"u", "a.1", "http", 1, -1}},
-		outages: []outage{{"route", 450, 450 - settles + 10}},
 		events: []event{
 			ev(0, 0, "t", "a.1", "", place{0, 0}), ev(0, 1, "t", "a.1", "", place{0, 1}), ev(0, 2, "t", "a.2", "", place{0, 2}),
 			ev(0, 3, "t", "k.1", "forward", place{1, 3}), ev(0, 4, "t", "a.3", "", place{0, 4}), ev(0, 5, "t", "a.3", "", place{0, 5}),
@@ -39,12 +39,12 @@ func sound() *facts {
 		decisions: []decision{
 			audit(0, place{0, 0}, "t", "a.1", "processing", "fast", "", 0, 0), audit(1, place{0, 1}, "t", "a.1", "duplicate", "", "duplicate", 0, -1),
 			audit(2, place{0, 2}, "t", "a.2", "processing", "fast", "", 0, 2), audit(3, place{1, 3}, "t", "k.1", "processing", "fast", "", 0, 3),
-			audit(4, place{0, 4}, "t", "a.3", "processing", "fast", "", 0, 4), audit(5, place{0, 5}, "t", "a.3", "processing", "fast", "", 0, 5),
+			audit(4, place{0, 4}, "t", "a.3", "processing", "fast", "", 0, 4), audit(5, place{0, 5}, "t", "a.3", "duplicate", "", "duplicate", 0, -1),
 			audit(0, place{1, 0}, "u", "a.1", "pending", "overflow", "rate_limited", 1, -1), audit(1, place{1, 0}, "u", "a.1", "processing", "fast", "", 1, 1),
 			audit(2, place{1, 2}, "u", "x", "dead", "", "schema_mismatch", 1, -1),
 		},
 		deliveries: []delivery{
-			out(0, 0, 0, "t", "a.1"), out(0, 1, 2, "t", "a.2"), out(0, 2, 3, "t", "k.1"), out(0, 3, 4, "t", "a.3"), out(0, 4, 5, "t", "a.3"), out(1, 0, 1, "u", "a.1"),
+			out(0, 0, 0, "t", "a.1"), out(0, 1, 2, "t", "a.2"), out(0, 2, 3, "t", "k.1"), out(0, 3, 4, "t", "a.3"), out(1, 0, 1, "u", "a.1"),
 		},
 		letters: []letter{{place{1, 0}, place{1, 2}, "u", "schema_mismatch"}},
 		waits:   []wait{{place{1, 0}, place{1, 0}, "u"}},
@@ -80,8 +80,12 @@ func TestTamperedHistoryFails(t *testing.T) {
 		{"still waiting", "audit: one decision", func(f *facts) { f.decisions = slices.Delete(f.decisions, 7, 8) }},
 		{"decided twice", "audit: one decision", func(f *facts) { f.decisions = append(f.decisions, f.decisions[2]) }},
 		{"decision about nothing", "audit: one decision", func(f *facts) { f.decisions[2].origin = place{7, 7} }},
-		{"a key let through twice while route lived", "audit: one event", func(f *facts) { f.outages = nil }},
-		{"a key let through twice over a death of another role", "audit: one event", func(f *facts) { f.outages[0].Role = "delay" }},
+		{"decided again when it came back", "audit: one decision", func(f *facts) { f.decisions = append(f.decisions, f.decisions[7]) }},
+		{"a key let through twice", "audit: one event", func(f *facts) {
+			d := &f.decisions[5]
+			d.status, d.path, d.reason, d.cursor = "processing", "fast", "", 5
+			f.deliveries = append(f.deliveries, delivery{region: "local", in: place{0, 4}, epoch: "e", cursor: 5, tenant: "t", id: "a.3"})
+		}},
 		{"a duplicate of nothing", "audit: one event", func(f *facts) {
 			f.decisions[0] = decision{origin: place{0, 0}, status: "duplicate", cursor: -1}
 		}},
@@ -95,6 +99,10 @@ func TestTamperedHistoryFails(t *testing.T) {
 		{"a cursor that steps back", "fanout: cursors", func(f *facts) { f.deliveries[1].cursor, f.deliveries[2].cursor = 3, 2 }},
 		{"another epoch", "fanout: cursors", func(f *facts) { f.deliveries[2].epoch = "f" }},
 		{"out of order", "fanout: first deliveries", func(f *facts) { f.deliveries[0].id, f.deliveries[1].id = "a.2", "a.1" }},
+		{"late of a waiting tenant", "fanout: first deliveries", func(f *facts) {
+			f.waits = append(f.waits, wait{place{1, 1}, place{0, 2}, "t"})
+			f.deliveries[0].id, f.deliveries[1].id = "a.2", "a.1"
+		}},
 		{"nothing in overflow", "overflow:", func(f *facts) { f.waits = nil }},
 		{"twice in overflow", "overflow:", func(f *facts) { f.waits = append(f.waits, f.waits[0]) }},
 		{"no letter", "dead:", func(f *facts) { f.letters = nil }},
@@ -131,26 +139,25 @@ func TestTamperedHistoryFails(t *testing.T) {
 	}
 }
 
-// A waiting tenant's order may break only where route forgot that it waits.
-func TestOrderOfAWaitingTenant(t *testing.T) {
+// Only what waited for its schema may come late, once in each region.
+func TestOrderOfWhatWaited(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*facts)
 		wrong  int
 	}{
-		{"over a death of route", func(f *facts) { f.waits[0].tenant, f.outages[0].Killed = "t", 0 }, 0},
-		{"without one", func(f *facts) { f.waits[0].tenant, f.outages = "t", nil }, 1},
-		{"what waited for its schema", func(f *facts) {
-			f.outages = nil
-			f.decisions = append(f.decisions, decision{origin: place{0, 2}, status: "pending", path: "wait", cursor: -1})
-		}, 0},
-		{"two late for one that waited", func(f *facts) {
-			f.outages = nil
-			f.deliveries[3].id, f.deliveries[4].id = "a.0", "a.9"
-			f.decisions[4].origin = place{0, 2}
-			f.decisions = append(f.decisions, decision{origin: place{0, 2}, status: "pending", path: "wait", cursor: -1})
+		{"for nothing", func(*facts) {}, 1},
+		{"for its schema", func(f *facts) { f.await(place{0, 2}) }, 0},
+		{"another one did", func(f *facts) { f.await(place{1, 3}) }, 1},
+		{"in overflow", func(f *facts) {
+			f.decisions = append(f.decisions, decision{origin: place{0, 2}, tenant: "t", status: "pending", path: "overflow", cursor: -1})
+			f.waits = append(f.waits, wait{place{1, 1}, place{0, 2}, "t"})
 		}, 1},
-		{"of a tenant that never waited", func(f *facts) { f.outages[0].Killed = 0 }, 1},
+		{"two late for one that waited", func(f *facts) {
+			f.deliveries[3].id = "a.0"
+			f.decisions[4].origin = place{0, 2}
+			f.await(place{0, 2})
+		}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := sound()
@@ -161,4 +168,9 @@ func TestOrderOfAWaitingTenant(t *testing.T) {
 			}
 		})
 	}
+}
+
+// await has the event of an origin wait for its schema.
+func (f *facts) await(origin place) {
+	f.decisions = append(f.decisions, decision{origin: origin, status: "pending", path: "wait", cursor: -1})
 }

@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
-	"slices"
 )
 
 // facts is everything that was found.
 type facts struct {
 	regions    []string
 	acks       []ack
-	outages    []outage
 	events     []event    // the topic, in order of partition and offset
 	decisions  []decision // transitions in audit, likewise
 	deliveries []delivery // fanout.<region>
@@ -38,7 +36,6 @@ func (p place) compare(q place) int {
 // An event is a record of `events`.
 type event struct {
 	at                   place
-	appended             int64 // Unix ms, the broker's
 	tenant, id, key      string
 	region               string
 	origin               place
@@ -53,7 +50,6 @@ func (e event) String() string {
 // A decision is a Transition of `audit`.
 type decision struct {
 	origin, in                                 place // in: where it lies in audit
-	decided                                    int64 // Unix ms, append to audit
 	tenant, id, status, path, reason, ofReplay string
 	generation, attempt                        int32
 	home                                       int32
@@ -132,25 +128,3 @@ func legal(tenant string) string {
 }
 
 var legalTenant = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
-// forgot reports whether route was dead at some time in between, or had only
-// just begun anew: what it remembered is gone.
-func (f *facts) forgot(from, to int64) bool {
-	return slices.ContainsFunc(f.outages, func(o outage) bool {
-		return o.Role == "route" && o.Killed <= to && o.Ready+settles >= from
-	})
-}
-
-// deaths are how often route died.
-func (f *facts) deaths() (n int) {
-	for _, o := range f.outages {
-		if o.Role == "route" {
-			n++
-		}
-	}
-	return n
-}
-
-// settles is how long after its start, in ms, route's sessions may still hand
-// partitions to each other, each time with what they remember of them.
-const settles = 3000

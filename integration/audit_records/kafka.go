@@ -127,7 +127,7 @@ func header(r *kgo.Record, key string) string {
 
 func readEvent(r *kgo.Record, topicID string) event {
 	e := event{
-		at: placeOf(r), appended: r.Timestamp.UnixMilli(), tenant: string(r.Key), id: header(r, "ce_id"),
+		at: placeOf(r), tenant: string(r.Key), id: header(r, "ce_id"),
 		region: header(r, "ce_region"), origin: placeOf(r), inOrigin: true,
 		appendTime: r.Attrs.TimestampType() == 1,
 	}

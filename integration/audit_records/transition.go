@@ -22,7 +22,7 @@ func readDecision(r *kgo.Record, topic [16]byte) (d decision, is bool, err error
 	if id := b.take(16); [16]byte(append(id[:len(id):len(id)], make([]byte, 16)...)[:16]) != topic || b.err != nil {
 		return d, false, nil
 	}
-	d = decision{in: placeOf(r), decided: r.Timestamp.UnixMilli(), tenant: tenant}
+	d = decision{in: placeOf(r), tenant: tenant}
 	d.origin = place{int32(b.long()), b.long()}
 	b.long() // accepted_at
 	d.id = b.text()
