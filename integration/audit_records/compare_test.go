@@ -29,7 +29,7 @@ func sound() *facts {
 	}
 	f := &facts{
 		regions: []string{"local"}, every: true,
-		acks:    []ack{{"t", "a.1", "http", 0, 0}, {"t", "a.2", "kafka", 0, 2}, {"u", "a.1", "http", 1, -1}},
+		acks: []ack{{"t", "a.1", "http", 0, 0}, {"t", "a.2", "kafka", 0, 2}, {"u", "a.1", "http", 1, -1}},
 		events: []event{
 			ev(0, 0, "t", "a.1", "", place{0, 0}), ev(0, 1, "t", "a.1", "", place{0, 1}), ev(0, 2, "t", "a.2", "", place{0, 2}),
 			ev(0, 3, "t", "k.1", "forward", place{1, 3}), ev(0, 4, "t", "a.3", "", place{0, 4}), ev(0, 5, "t", "a.3", "", place{0, 5}),
