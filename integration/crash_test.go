@@ -59,8 +59,8 @@ func testKillEachRole(t *testing.T, s *site) {
 		kill(part)
 	}
 	run.wait(t)
-	// What route remembers of a tenant that waits is not durable yet; the others
-	// are killed with a tenant in overflow too, and ClickHouse must have it all.
+	// Those that read what route has decided are killed with a tenant in overflow
+	// too, and ClickHouse must have it all.
 	s.run(t, "", "apply", "-f", "testdata/tenants.yaml")
 	file := filepath.Join(t.TempDir(), "report.json")
 	run = s.play(t, "--speed", "1", "--duration", "14s", "--report", file)

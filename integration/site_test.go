@@ -131,8 +131,8 @@ type playing struct {
 	done  chan error
 }
 
-// play starts a load that tolerates what a restart without durable memory of
-// route may double, and nothing else.
+// play starts a load that tolerates that a restart delays and has senders send
+// again, and nothing else.
 func (s *site) play(t *testing.T, args ...string) *playing {
 	t.Helper()
 	p := &playing{began: time.Now(), done: make(chan error, 1)}

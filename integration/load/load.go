@@ -32,7 +32,7 @@ type Config struct {
 	FanoutURL    string        // ws://…
 	ControlURL   string        // where the quiet tenants' policies are set, and the noisy one's is read
 	Noisy        bool          // whether the tenant "noisy" plays
-	Restarts     bool          // Spillway is stopped or killed during the run: what that doubles or delays is not held against it
+	Restarts     bool          // Spillway is stopped or killed during the run: what that delays is not held against it
 	Grace        time.Duration // how long after the last event everything must have arrived
 	Token        func(tenant, role string) (string, error)
 	Progress     io.Writer // a line a second
@@ -304,7 +304,7 @@ func (r *run) settled() bool {
 			return false
 		}
 	}
-	return dead >= 0 && (v.Duplicates >= r.plan.Repeats || r.cfg.Restarts)
+	return dead >= 0 && v.Duplicates >= r.plan.Repeats
 }
 
 func (r *run) progress(ctx context.Context) {

@@ -156,6 +156,29 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// A restart has senders send again, and no copy be let through.
+func TestJudgeOfRestarts(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		doubled int
+		retried int64
+		decided int
+		want    string // "": everything adds up
+	}{
+		{name: "each second copy is a duplicate", decided: 5},
+		{name: "a batch was sent again", retried: 1, decided: 5 + maxBatch},
+		{name: "more than was sent again", retried: 1, decided: 6 + maxBatch, want: "duplicate decisions"},
+		{name: "a second copy was let through", doubled: 1, decided: 4, want: "1 doubled; 4 duplicate decisions"},
+		{name: "one that was sent again was let through", doubled: 1, retried: 1, decided: 5, want: "1 doubled"},
+	} {
+		r := &Report{Repeats: 5, Retried: c.retried, Star: Tally{Doubled: c.doubled}, Verdict: Verdict{Duplicates: c.decided}}
+		r.judge(true)
+		if all := strings.Join(r.Failures, "; "); !strings.Contains(all, c.want) || c.want == "" && all != "" {
+			t.Errorf("%s: %q, want %q", c.name, all, c.want)
+		}
+	}
+}
+
 // What waited for its schema after a restart may come later, and no more than that.
 func TestJudgeOfWhatWaited(t *testing.T) {
 	for late, want := range map[int]bool{3: true, 4: false} {
