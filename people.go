@@ -805,7 +805,7 @@ type loadCmd struct {
 	ViaKafka  float64       `default:"0.1" help:"Share of events offered over Kafka with a foreign partitioner."`
 	Seed      uint64        `default:"1" help:"Another seed, another run."`
 	Grace     time.Duration `default:"150s" help:"How long after the last event all must have arrived."`
-	Restarts  bool          `help:"Spillway is stopped or killed meanwhile: duplicates across that, and falling behind, are not held against it."`
+	Restarts  bool          `help:"Spillway is stopped or killed meanwhile: falling behind is not held against it."`
 	JSON      bool          `name:"json" help:"Print the report as JSON."`
 	Report    string        `type:"path" help:"Write the report as JSON to this file, too."`
 
