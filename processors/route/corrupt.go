@@ -2,7 +2,6 @@ package route
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -28,7 +27,8 @@ const readTimeout = 2 * time.Second
 // corrupt reports which batch it is that a poll could not decode, for an error
 // that is not Kafka's. It reads the batch again, on another connection: only one
 // that is wrong there too is skipped, for what the network spoilt comes whole
-// the next time.
+// the next time. Nor is one that has good records before it, for those come
+// with this poll or the next ones, and only then it is its turn.
 func (s *session) corrupt(ctx context.Context, number int32, polled error) (span, bool) {
 	at := s.position(ctx, number)
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
@@ -38,58 +38,30 @@ func (s *session) corrupt(ctx context.Context, number int32, polled error) (span
 		s.log.Warn("a batch cannot be decoded and not be read again", "partition", number, "offset", at, "err", errors.Join(polled, err))
 		return span{}, false
 	}
+	bounded, ok := s.gts.Client().OptValue(kgo.WithDecompressor).(kgo.Decompressor)
+	if !ok {
+		panic("route: the client has no decompressor")
+	}
 	for {
-		got, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+		b, ok := schemas.BatchAt(part.RecordBatches, at)
+		if !ok || b.Raw == nil {
+			return span{}, false
+		}
+		one := *part
+		one.RecordBatches = b.Raw
+		got, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
 			Offset: at, Topic: s.cfg.Topics.Events(), Partition: number, IsolationLevel: kgo.ReadUncommitted(), KeepControlRecords: true,
-		}, part, kgo.DefaultDecompressor(), nil)
+		}, &one, bounded, nil)
 		var code *kerr.Error
-		if got.Err != nil && !errors.As(got.Err, &code) {
-			if bad, ok := batchAt(part.RecordBatches, next); ok {
-				bad.partition, bad.why = number, "cannot be decoded: "+got.Err.Error()
-				s.log.Error("a batch is corrupt and skipped", "topic", s.cfg.Topics.Events(), "partition", number, "offset", bad.offset, "next", bad.next, "err", got.Err)
-				return bad, true
-			}
-		}
-		if next <= at {
+		switch {
+		case got.Err != nil && !errors.As(got.Err, &code):
+			s.log.Error("a batch is corrupt and skipped", "topic", s.cfg.Topics.Events(), "partition", number, "offset", b.Offset, "next", b.Next, "err", got.Err)
+			return span{number, b.Offset, b.Next, b.Epoch, "cannot be decoded: " + got.Err.Error()}, true
+		case len(got.Records) > 0:
 			return span{}, false
 		}
-		at = next // what could be decoded hides what comes behind it
+		at = b.Next
 	}
-}
-
-// Offsets into a batch: Kafka's record batch, magic 2.
-const (
-	batchLength     = 8
-	batchEpoch      = 12
-	batchLastDelta  = 23
-	batchHeader     = 27
-	batchOverhead   = 12      // base offset and length are not in the length
-	mostLastOffsets = 1 << 24 // offsets that one batch can claim; more are garbage
-)
-
-// batchAt finds the batch among raw ones that holds an offset. Where it ends is
-// where the next one begins: its own header may be what is corrupt.
-func batchAt(raw []byte, offset int64) (span, bool) {
-	for len(raw) >= batchHeader {
-		base := int64(binary.BigEndian.Uint64(raw))
-		length := int64(int32(binary.BigEndian.Uint32(raw[batchLength:]))) + batchOverhead
-		last := base + int64(int32(binary.BigEndian.Uint32(raw[batchLastDelta:])))
-		next := last + 1
-		if length >= batchHeader && int64(len(raw)) >= length+batchOverhead {
-			next = int64(binary.BigEndian.Uint64(raw[length:]))
-		}
-		if next <= base || next-base > mostLastOffsets {
-			next = base + 1
-		}
-		if offset < next {
-			return span{offset: max(base, offset), next: max(next, offset+1), epoch: int32(binary.BigEndian.Uint32(raw[batchEpoch:]))}, true
-		}
-		if length < batchHeader || length > int64(len(raw)) {
-			return span{}, false
-		}
-		raw = raw[length:]
-	}
-	return span{}, false
 }
 
 // fetch reads a partition of `events` once, from its leader.

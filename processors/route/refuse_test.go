@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"strings"
 	"testing"
@@ -203,6 +204,32 @@ func TestCorruptBatch(t *testing.T) {
 	}
 }
 
+// TestGoodRecordsBeforeACorruptBatch: none of those that one poll brings
+// together with the error is lost, however small the batches are.
+func TestGoodRecordsBeforeACorruptBatch(t *testing.T) {
+	s := newStage(t)
+	home := schemas.HomePartition([]byte("acme"), partitions)
+	const good = 40
+	var records []*kgo.Record
+	for i := range good {
+		records = append(records, record("acme", fmt.Sprint("m-", i), "x"))
+	}
+	s.produce(records...)
+	produceCorrupt(s, home)
+	s.produce(record("acme", "after", "x"))
+	cfg := s.config(0)
+	cfg.MaxBatch = 3
+	s.run(cfg)
+	got := s.read(topics.Fanout("eu"), good+1)
+	if !strings.Contains(string(got[good].Value), `"id":"after"`) {
+		t.Errorf("last delivered: %s", got[good].Value)
+	}
+	s.settled()
+	if n := s.count(topics.Dead()); n != 1 {
+		t.Errorf("%d dead letters, want 1", n)
+	}
+}
+
 // produceCorrupt appends a batch whose checksum is right and whose gzip is
 // none.
 func produceCorrupt(s *stage, partition int32) {
@@ -212,7 +239,7 @@ func produceCorrupt(s *stage, partition int32) {
 		ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1, NumRecords: 1, Records: []byte("this is no gzip"),
 	}
 	raw := batch.AppendTo(nil)
-	binary.BigEndian.PutUint32(raw[batchLength:], uint32(len(raw)-batchOverhead))
+	binary.BigEndian.PutUint32(raw[8:], uint32(len(raw)-12)) // its length, without offset and length
 	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], crc32.MakeTable(crc32.Castagnoli)))
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks, req.TimeoutMillis = -1, 5000
@@ -232,36 +259,5 @@ func produceCorrupt(s *stage, partition int32) {
 	}
 	if err != nil {
 		s.t.Fatal(err)
-	}
-}
-
-// TestBatchAt finds batches by offset, also where a header is garbage.
-func TestBatchAt(t *testing.T) {
-	batch := func(base int64, delta int32, size int) []byte {
-		b := make([]byte, size)
-		binary.BigEndian.PutUint64(b, uint64(base))
-		binary.BigEndian.PutUint32(b[batchLength:], uint32(size-batchOverhead))
-		binary.BigEndian.PutUint32(b[batchLastDelta:], uint32(delta))
-		return b
-	}
-	for _, c := range []struct {
-		name         string
-		raw          []byte
-		offset       int64
-		from, behind int64
-		found        bool
-	}{
-		{"the only one", batch(7, 2, 80), 8, 8, 10, true},
-		{"the second", append(batch(0, 4, 80), batch(5, 4, 90)...), 5, 5, 10, true},
-		{"its last offset is garbage, the next one's is not", append(batch(0, -9, 80), batch(5, 4, 90)...), 0, 0, 5, true},
-		{"its last offset is garbage, and it is the last", batch(3, 1<<30, 80), 3, 3, 4, true},
-		{"behind all", batch(0, 4, 80), 5, 0, 0, false},
-		{"cut", batch(0, 4, 80)[:20], 0, 0, 0, false},
-		{"length is garbage", append(batch(0, 4, 40)[:8], make([]byte, 40)...), 9, 0, 0, false},
-	} {
-		got, found := batchAt(c.raw, c.offset)
-		if found != c.found || found && (got.offset != c.from || got.next != c.behind) {
-			t.Errorf("%s: %+v %t", c.name, got, found)
-		}
 	}
 }
