@@ -185,6 +185,28 @@ func TestLookaheadForgetsFinishedOnesBehindAFarOne(t *testing.T) {
 	}
 }
 
+// A partition full of records that wait, due in another order than they came,
+// costs at most 40 bytes for each.
+func TestLookaheadOfAMillion(t *testing.T) {
+	const n = 1 << 20
+	var l Lookahead
+	for i := range int64(n) {
+		l.Add(i*7919%n, i)
+	}
+	if per := (cap(l.records)*16 + cap(l.heap)*4) / n; per > 40 || l.Waiting() != n {
+		t.Errorf("%d wait, %d bytes for each", l.Waiting(), per)
+	}
+	for due := range int64(n) {
+		offset, ok := l.Take(due)
+		if !ok || offset*7919%n != due || !l.Finish(offset) {
+			t.Fatalf("due at %d: offset %d, %v", due, offset, ok)
+		}
+	}
+	if at, _ := l.Committable(); at != n || l.Len() != 0 || cap(l.records) > n/8 {
+		t.Errorf("Committable = %d, Len %d, %d records kept", at, l.Len(), cap(l.records))
+	}
+}
+
 func BenchmarkLookahead(b *testing.B) {
 	var l Lookahead
 	for i := range 1_000_000 {
