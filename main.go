@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -92,6 +94,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	kongplete.Complete(parser)
 	if len(args) == 0 {
 		args = []string{"--help"}
+	}
+	if args[0] == "route" && (len(args) == 1 || strings.HasPrefix(args[1], "-")) {
+		args = slices.Insert(slices.Clone(args), 1, "run") // its --help is that of the role
 	}
 	command, err := parser.Parse(args)
 	switch {

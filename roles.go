@@ -253,7 +253,7 @@ func (c *fanoutCmd) wire(p *boot.Host) error {
 
 // routeCmd is the role, and what a person says to it.
 type routeCmd struct {
-	Role    routeRoleCmd    `cmd:"" name:"run" default:"withargs" help:"The role itself; the word run may be left out. See route run --help for its flags."`
+	Role    routeRoleCmd    `cmd:"" name:"run" default:"withargs" help:"Decide once about each event: valid, new, within budget, where to. The word run may be left out. See also: route explain, route accept."`
 	Explain routeExplainCmd `cmd:"" help:"Show each step's answer about one record."`
 	Accept  routeAcceptCmd  `cmd:"" help:"Have a refused partition go on, with nothing remembered."`
 }
