@@ -189,6 +189,7 @@ func (d *Delay) open() (err error) {
 	d.consumer, err = kgo.NewClient(append(readOptions(d.cfg.Kafka),
 		kgo.ConsumerGroup(d.cfg.Topics.Prefix+"delay"), kgo.InstanceID(d.cfg.Topics.Prefix+"delay/"+d.cfg.Node), kgo.ConsumeTopics(topics...),
 		kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(2*time.Second),
+		kgo.RebalanceTimeout(d.cfg.DrainTimeout+2*time.Second), // a member that died while it joined holds the others up that long
 		// A new group begins at the log's start; what else is out of range is
 		// an error, and outOfRange decides.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()),

@@ -68,21 +68,29 @@ func BenchmarkCopyLoopTwo(b *testing.B) { benchCopy(b, 2) }
 func benchCopy(b *testing.B, outputs int) {
 	s := benchStage(b)
 	s.load(b.N, "m-")
+	b.ResetTimer()
+	stop := s.copying(outputs)
+	s.await(topics.Fanout("eu"), b.N)
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+	stop()
+}
+
+// copying runs the copy loop until the function it returns is called.
+func (s *stage) copying(outputs int) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	b.ResetTimer()
 	for i := range defaultSessions {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			s.copyLoop(ctx, i, outputs)
 		}()
 	}
-	s.await(topics.Fanout("eu"), b.N)
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
-	cancel()
-	for range defaultSessions {
-		<-done
+	return func() {
+		cancel()
+		for range defaultSessions {
+			<-done
+		}
 	}
 }
 

@@ -33,7 +33,10 @@ type cable struct {
 	at    kmsg.Key // request to cut at
 	left  int      // how many of them pass before
 	after bool     // it is sent, its answer is not heard
+	stop  bool     // there it is held, not cut
 	done  chan struct{}
+
+	resume func() // once it is held
 }
 
 func newCable(at kmsg.Key, left int, after bool) *cable {
@@ -43,6 +46,7 @@ func newCable(at kmsg.Key, left int, after bool) *cable {
 var errCut = errors.New("the network is cut")
 
 func (c *cable) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c.wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cut {
@@ -54,7 +58,7 @@ func (c *cable) dial(ctx context.Context, network, addr string) (net.Conn, error
 		return nil, err
 	}
 	c.conns = append(c.conns, conn)
-	return &cableConn{conn, c}, nil
+	return &cableConn{Conn: conn, c: c}, nil
 }
 
 func (c *cable) sever() {
@@ -106,7 +110,8 @@ func (c *cable) hold() (resume func()) {
 
 type cableConn struct {
 	net.Conn
-	c *cable
+	c       *cable
+	writing sync.Mutex
 }
 
 func (c *cableConn) Read(b []byte) (int, error) {
@@ -116,17 +121,43 @@ func (c *cableConn) Read(b []byte) (int, error) {
 }
 
 func (c *cableConn) Write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	c.c.wait()
 	this := c.c.reached(b)
-	if this && !c.c.after {
+	switch {
+	case this && c.c.stop:
+		c.c.resume = c.c.hold()
+		if !c.c.after {
+			close(c.c.done)
+			c.c.wait()
+			return c.Conn.Write(b)
+		}
+	case this && !c.c.after:
 		c.c.sever()
 		return 0, errCut
 	}
 	n, err := c.Conn.Write(b)
-	if this {
+	switch {
+	case this && c.c.stop:
+		close(c.c.done)
+	case this:
 		c.c.sever()
 	}
 	return n, err
+}
+
+// SetWriteDeadline and Close leave alone what a stopped process is about to
+// send: it is sent when it goes on, however late.
+func (c *cableConn) SetWriteDeadline(time.Time) error { return nil }
+
+func (c *cableConn) Close() error {
+	if c.c.stop {
+		c.c.wait()
+		c.writing.Lock()
+		defer c.writing.Unlock()
+	}
+	return c.Conn.Close()
 }
 
 // steps are the requests of a router's life: poll, produce (outputs and state),

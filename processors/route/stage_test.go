@@ -190,14 +190,46 @@ func (s *stage) count(topic string) int {
 	return len(s.all(topic))
 }
 
+// ended waits until no transaction is open on topic: one that a dead router
+// left hides what others have committed behind it, until it times out.
+func (s *stage) ended(topic string) kadm.ListedOffsets {
+	s.t.Helper()
+	admin := kadm.NewClient(s.producer)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ends, err := admin.ListEndOffsets(ctx, topic)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		stable, err := admin.ListCommittedOffsets(ctx, topic)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		open := 0
+		ends.Each(func(e kadm.ListedOffset) {
+			if o, ok := stable.Lookup(topic, e.Partition); !ok || o.Offset < e.Offset {
+				open++
+			}
+		})
+		if open == 0 {
+			return stable
+		}
+		select {
+		case <-ctx.Done():
+			s.t.Fatalf("%s: transactions stay open on %d partitions", topic, open)
+		case <-tick.C:
+		}
+	}
+}
+
 // all are the committed records of topic now: it is read to the offsets that
 // are its ends at the time of the call.
 func (s *stage) all(topic string) []*kgo.Record {
 	s.t.Helper()
-	ends, err := kadm.NewClient(s.producer).ListCommittedOffsets(s.ctx(), topic)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	ends := s.ended(topic)
 	left := map[int32]int64{}
 	ends.Each(func(o kadm.ListedOffset) {
 		if o.Offset > 0 {
@@ -226,8 +258,13 @@ func (s *stage) all(topic string) []*kgo.Record {
 // settled waits until the router group has committed every record of events.
 func (s *stage) settled() {
 	s.t.Helper()
+	s.settledWithin(patience)
+}
+
+func (s *stage) settledWithin(d time.Duration) {
+	s.t.Helper()
 	admin := kadm.NewClient(s.producer)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
