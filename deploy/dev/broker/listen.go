@@ -140,7 +140,6 @@ func (c *conn) begin() error {
 
 // Close closes the connection; again is harmless.
 func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.l.remove(c)
-	return err
+	c.l.remove(c) // before: whoever sees that it is closed sees its place free
+	return c.Conn.Close()
 }

@@ -74,6 +74,13 @@ func askVersions(address string) (*kmsg.ApiVersionsResponse, error) {
 	if err := answer.ReadFrom(body); err != nil {
 		return nil, err
 	}
+	// Wait until the broker has let go of this connection: it counts.
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		return nil, err
+	}
 	return answer, kerr.ErrorForCode(answer.ErrorCode)
 }
 
