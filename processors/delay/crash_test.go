@@ -2,11 +2,9 @@ package delay
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,81 +15,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/spillway/spillway/deploy/dev/cable"
 	"github.com/spillway/spillway/schemas"
 )
-
-// A cable is a process's network: it is cut at one request to Kafka, just
-// before it is sent or just after. From then on nothing of the process reaches
-// Kafka any more, as after kill -9.
-type cable struct {
-	at    kmsg.Key // request to cut at
-	after bool     // it is sent, its answer is not heard
-	done  chan struct{}
-
-	mu    sync.Mutex
-	left  int // how many of them pass before
-	conns []net.Conn
-	cut   bool
-}
-
-var errCut = errors.New("the network is cut")
-
-func (c *cable) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut {
-		return nil, errCut
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	c.conns = append(c.conns, conn)
-	return &cableConn{conn, c}, nil
-}
-
-func (c *cable) sever() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut {
-		return
-	}
-	c.cut = true
-	for _, conn := range c.conns {
-		conn.Close()
-	}
-	close(c.done)
-}
-
-// reached counts a request and reports whether this is the one.
-func (c *cable) reached(request []byte) bool {
-	if len(request) < 8 || kmsg.Key(binary.BigEndian.Uint16(request[4:])) != c.at {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left--
-	return c.left == -1
-}
-
-type cableConn struct {
-	net.Conn
-	c *cable
-}
-
-func (c *cableConn) Write(b []byte) (int, error) {
-	this := c.c.reached(b)
-	if this && !c.c.after {
-		c.c.sever()
-		return 0, errCut
-	}
-	n, err := c.Conn.Write(b)
-	if this {
-		c.c.sever()
-	}
-	return n, err
-}
 
 const short = 300 * time.Millisecond // for a step that does not come
 
@@ -179,9 +105,10 @@ func (b *bench) crashing(ctx context.Context, node string, rng *rand.Rand, died 
 	}
 	for ctx.Err() == nil {
 		step := steps[lives[rng.IntN(len(lives))]]
-		c := &cable{at: step.key, left: rng.IntN(step.most), after: rng.IntN(2) == 0, done: make(chan struct{})}
+		point := cable.Point{At: step.key, Left: rng.IntN(step.most), After: rng.IntN(2) == 0}
+		c := cable.Cut(point)
 		d, err := New(Config{
-			Kafka:  append(b.kafka[:len(b.kafka):len(b.kafka)], kgo.Dialer(c.dial)),
+			Kafka:  append(b.kafka[:len(b.kafka):len(b.kafka)], kgo.Dialer(c.Dial)),
 			Topics: topics, Partitions: partitions, Secrets: secrets{}, Node: node,
 			PayloadBytes: []int64{1, 2000, 64 << 20}[rng.IntN(3)], DrainTimeout: 100 * time.Millisecond,
 		})
@@ -195,17 +122,17 @@ func (b *bench) crashing(ctx context.Context, node string, rng *rand.Rand, died 
 			defer close(ended)
 			_ = d.Run(runCtx) // a process that dies tells nobody
 		}()
-		name := fmt.Sprint(step.key.Name(), map[bool]string{false: " before", true: " after"}[c.after])
+		name := fmt.Sprint(step.key.Name(), map[bool]string{false: " before", true: " after"}[point.After])
 		limit := time.NewTimer(step.wait)
 		select {
-		case <-c.done:
+		case <-c.Done():
 		case <-limit.C:
 			name = "at no step"
 		case <-ctx.Done():
 			name = "at the end"
 		}
 		limit.Stop()
-		c.sever()
+		c.Sever()
 		cancel()
 		b.t.Cleanup(func() { <-ended })
 		died(name)

@@ -2,11 +2,8 @@ package route
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"strconv"
 	"sync"
@@ -17,148 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/spillway/spillway/deploy/dev/cable"
 	"github.com/spillway/spillway/processors"
 	"github.com/spillway/spillway/schemas"
 )
-
-// A cable is a process's network: it can be cut at one request to Kafka, just
-// before it is sent or just after. From then on nothing of the process reaches
-// Kafka any more, as after kill -9.
-type cable struct {
-	mu    sync.Mutex
-	conns []net.Conn
-	cut   bool
-	held  chan struct{} // not nil: nothing moves until it is closed
-
-	at    kmsg.Key // request to cut at
-	left  int      // how many of them pass before
-	after bool     // it is sent, its answer is not heard
-	stop  bool     // there it is held, not cut
-	done  chan struct{}
-
-	resume func() // once it is held
-}
-
-func newCable(at kmsg.Key, left int, after bool) *cable {
-	return &cable{at: at, left: left, after: after, done: make(chan struct{})}
-}
-
-var errCut = errors.New("the network is cut")
-
-func (c *cable) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c.wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut {
-		return nil, errCut
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	c.conns = append(c.conns, conn)
-	return &cableConn{Conn: conn, c: c}, nil
-}
-
-func (c *cable) sever() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut {
-		return
-	}
-	c.cut = true
-	for _, conn := range c.conns {
-		conn.Close()
-	}
-	close(c.done)
-}
-
-// reached counts a request and reports whether this is the one.
-func (c *cable) reached(request []byte) bool {
-	if len(request) < 8 || kmsg.Key(binary.BigEndian.Uint16(request[4:])) != c.at {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left--
-	return c.left == -1
-}
-
-func (c *cable) wait() {
-	c.mu.Lock()
-	held := c.held
-	c.mu.Unlock()
-	if held != nil {
-		<-held
-	}
-}
-
-// hold stops everything, as SIGSTOP does; the function it returns goes on.
-func (c *cable) hold() (resume func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	held := make(chan struct{})
-	c.held = held
-	return func() {
-		c.mu.Lock()
-		c.held = nil
-		c.mu.Unlock()
-		close(held)
-	}
-}
-
-type cableConn struct {
-	net.Conn
-	c       *cable
-	writing sync.Mutex
-}
-
-func (c *cableConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.c.wait()
-	return n, err
-}
-
-func (c *cableConn) Write(b []byte) (int, error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	c.c.wait()
-	this := c.c.reached(b)
-	switch {
-	case this && c.c.stop:
-		c.c.resume = c.c.hold()
-		if !c.c.after {
-			close(c.c.done)
-			c.c.wait()
-			return c.Conn.Write(b)
-		}
-	case this && !c.c.after:
-		c.c.sever()
-		return 0, errCut
-	}
-	n, err := c.Conn.Write(b)
-	switch {
-	case this && c.c.stop:
-		close(c.c.done)
-	case this:
-		c.c.sever()
-	}
-	return n, err
-}
-
-// SetWriteDeadline and Close leave alone what a stopped process is about to
-// send: it is sent when it goes on, however late.
-func (c *cableConn) SetWriteDeadline(time.Time) error { return nil }
-
-func (c *cableConn) Close() error {
-	if c.c.stop {
-		c.c.wait()
-		c.writing.Lock()
-		defer c.writing.Unlock()
-	}
-	return c.Conn.Close()
-}
 
 // steps are the requests of a router's life: poll, produce (outputs and state),
 // offsets, commit, and what a restart asks before it decides again.
@@ -211,9 +70,9 @@ func (s *stage) crashing(ctx context.Context, ordinal int, rng *rand.Rand, died 
 	for ctx.Err() == nil {
 		step := steps[rng.IntN(len(steps))]
 		after := rng.IntN(2) == 0
-		c := newCable(step.key, rng.IntN(step.most), after)
+		c := cable.Cut(cable.Point{At: step.key, Left: rng.IntN(step.most), After: after})
 		cfg := s.config(ordinal)
-		cfg.Kafka = append(append([]kgo.Opt{}, s.kafka...), kgo.Dialer(c.dial))
+		cfg.Kafka = append(append([]kgo.Opt{}, s.kafka...), kgo.Dialer(c.Dial))
 		cfg.MaxBatch = 1 + rng.IntN(50)
 		r, err := New(cfg)
 		if err != nil {
@@ -228,12 +87,12 @@ func (s *stage) crashing(ctx context.Context, ordinal int, rng *rand.Rand, died 
 		}()
 		limit := time.NewTimer(2 * time.Second) // a step that does not come
 		select {
-		case <-c.done:
+		case <-c.Done():
 		case <-limit.C:
 		case <-ctx.Done():
 		}
 		limit.Stop()
-		c.sever()
+		c.Sever()
 		cancel()
 		s.t.Cleanup(func() { <-done })
 		died(fmt.Sprint(step.key.Name(), " ", after))

@@ -20,21 +20,14 @@ import (
 )
 
 // notReady waits until the router says why it is not ready.
-func notReady(t *testing.T, r *Router, why string) {
-	t.Helper()
-	deadline, tick := time.After(patience), time.NewTicker(10*time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := r.Ready()
-		if err != nil && strings.Contains(err.Error(), why) {
-			return
+func (s *stage) notReady(r *Router, why string) {
+	s.t.Helper()
+	s.until(patience, func() string {
+		if err := r.Ready(); err == nil || !strings.Contains(err.Error(), why) {
+			return fmt.Sprintf("ready: %v, want %q", err, why)
 		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("ready: %v, want %q", err, why)
-		}
-	}
+		return ""
+	})
 }
 
 // TestCommittedOffsetOutsideOfTheLog: the partition is refused with a reason
@@ -75,7 +68,7 @@ func TestCommittedOffsetOutsideOfTheLog(t *testing.T) {
 			cfg := s.config(0)
 			cfg.Registerer = prometheus.NewRegistry()
 			r, stop := s.run(cfg)
-			notReady(t, r, "is refused")
+			s.notReady(r, "is refused")
 			other := elsewhere(t, home)
 			s.produce(record(other, "goes on", "x"))
 			if got := s.read(topics.Fanout("eu"), 2); !strings.Contains(string(got[0].Value)+string(got[1].Value), "goes on") {
@@ -132,7 +125,7 @@ func TestTopicMadeAnew(t *testing.T) {
 	if _, err := admin.CreateTopic(s.ctx(), partitions, 1, map[string]*string{"message.timestamp.type": &stamp}, topics.Events()); err != nil {
 		t.Fatal(err)
 	}
-	notReady(t, r, "made anew")
+	s.notReady(r, "made anew")
 	stop()
 	// Kafka deletes a group's offsets with the topic; the embedded broker keeps them.
 	if _, err := admin.DeleteGroup(s.ctx(), topics.Prefix+"route"); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
@@ -164,7 +157,7 @@ func TestOutputMadeAnew(t *testing.T) {
 		t.Fatal(err, gone.Err)
 	}
 	s.produce(record("acme", "meanwhile", "x"))
-	notReady(t, r, topics.Fanout("eu"))
+	s.notReady(r, topics.Fanout("eu"))
 	if _, err := admin.CreateTopic(s.ctx(), partitions, 1, nil, topics.Fanout("eu")); err != nil {
 		t.Fatal(err)
 	}

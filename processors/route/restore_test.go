@@ -115,7 +115,7 @@ func TestStateRefused(t *testing.T) {
 			stop()
 			c.change(s, admin)
 			r, stop := s.run(s.config(0))
-			notReady(t, r, "is refused")
+			s.notReady(r, "is refused")
 			refused := r.Refused()
 			if len(refused) == 0 || refused[0].Reason != c.reason {
 				t.Fatalf("refused: %+v, want %s", refused, c.reason)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -19,7 +18,6 @@ import (
 	"github.com/spillway/spillway/deploy/dev/broker"
 	"github.com/spillway/spillway/schemas"
 	"github.com/spillway/spillway/schemas/codec"
-	"github.com/spillway/spillway/schemas/registry"
 )
 
 const (
@@ -190,22 +188,35 @@ func (s *stage) count(topic string) int {
 	return len(s.all(topic))
 }
 
-// ended waits until no transaction is open on topic: one that a dead router
-// left hides what others have committed behind it, until it times out.
-func (s *stage) ended(topic string) kadm.ListedOffsets {
+// until waits until left, asked again and again, has nothing to say.
+func (s *stage) until(limit time.Duration, left func() string) {
 	s.t.Helper()
-	admin := kadm.NewClient(s.producer)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	deadline, tick := time.After(limit), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
 	for {
-		ends, err := admin.ListEndOffsets(ctx, topic)
+		what := left()
+		if what == "" {
+			return
+		}
+		select {
+		case <-deadline:
+			s.t.Fatalf("after %s: %s", limit, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// ended waits until no transaction is open on topic: one that a dead router
+// left hides what others have committed behind it, until it times out.
+func (s *stage) ended(topic string) (stable kadm.ListedOffsets) {
+	s.t.Helper()
+	admin := kadm.NewClient(s.producer)
+	s.until(patience, func() string {
+		ends, err := admin.ListEndOffsets(s.t.Context(), topic)
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		stable, err := admin.ListCommittedOffsets(ctx, topic)
-		if err != nil {
+		if stable, err = admin.ListCommittedOffsets(s.t.Context(), topic); err != nil {
 			s.t.Fatal(err)
 		}
 		open := 0
@@ -214,15 +225,16 @@ func (s *stage) ended(topic string) kadm.ListedOffsets {
 				open++
 			}
 		})
-		if open == 0 {
-			return stable
-		}
-		select {
-		case <-ctx.Done():
-			s.t.Fatalf("%s: transactions stay open on %d partitions", topic, open)
-		case <-tick.C:
-		}
+		return some(open, "partitions of "+topic+" have an open transaction")
+	})
+	return stable
+}
+
+func some(n int, what string) string {
+	if n == 0 {
+		return ""
 	}
+	return fmt.Sprint(n, " ", what)
 }
 
 // all are the committed records of topic now: it is read to the offsets that
@@ -261,37 +273,35 @@ func (s *stage) settled() {
 	s.settledWithin(patience)
 }
 
-func (s *stage) settledWithin(d time.Duration) {
+func (s *stage) settledWithin(limit time.Duration) {
 	s.t.Helper()
-	admin := kadm.NewClient(s.producer)
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ends, err := admin.ListEndOffsets(ctx, topics.Events())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		offsets, err := admin.FetchOffsets(ctx, topics.Prefix+"route")
-		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // no member has joined yet
-			s.t.Fatal(err)
-		}
-		behind := 0
-		ends.Each(func(e kadm.ListedOffset) {
-			if o, ok := offsets.Lookup(e.Topic, e.Partition); e.Offset > 0 && (!ok || o.At < e.Offset) {
-				behind++
-			}
-		})
-		if behind == 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			s.t.Fatalf("%d partitions are not decided to their end", behind)
-		case <-tick.C:
-		}
+	s.until(limit, func() string { return s.behind(s.ends()) })
+}
+
+// behind says how many partitions are not decided up to ends.
+func (s *stage) behind(ends kadm.ListedOffsets) string {
+	s.t.Helper()
+	offsets, err := kadm.NewClient(s.producer).FetchOffsets(s.t.Context(), topics.Prefix+"route")
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // no member has joined yet
+		s.t.Fatal(err)
 	}
+	behind := 0
+	ends.Each(func(e kadm.ListedOffset) {
+		if o, ok := offsets.Lookup(e.Topic, e.Partition); e.Offset > 0 && (!ok || o.At < e.Offset) {
+			behind++
+		}
+	})
+	return some(behind, "partitions are not decided to their end")
+}
+
+// ends are the ends of events now.
+func (s *stage) ends() kadm.ListedOffsets {
+	s.t.Helper()
+	ends, err := kadm.NewClient(s.producer).ListEndOffsets(s.t.Context(), topics.Events())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return ends
 }
 
 func header(r *kgo.Record, key string) string {
@@ -322,111 +332,4 @@ func (s *stage) transitions(n int) []schemas.Transition {
 		out = append(out, t)
 	}
 	return out
-}
-
-// fakeControl is Tenants and Secrets.
-type fakeControl struct {
-	mu       sync.Mutex
-	policies map[string]*schemas.Policy
-	version  int64
-	stale    time.Duration // how old the policies are
-}
-
-var testSecret = schemas.Secret{ID: "s1", Key: []byte("0123456789abcdef0123456789abcdef")}
-
-func newFakeControl() *fakeControl {
-	c := &fakeControl{policies: map[string]*schemas.Policy{}}
-	for _, tenant := range []string{"acme", "globex", "initech"} {
-		c.set(tenant, schemas.Policy{Fast: schemas.Rate{Rate: 100_000}})
-	}
-	return c
-}
-
-func (c *fakeControl) set(tenant string, p schemas.Policy) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p = p.Under(schemas.DefaultPolicy([]string{"eu"}))
-	next := maps.Clone(c.policies)
-	next[tenant] = &p
-	c.policies = next
-	c.version++
-}
-
-// fakePolicies are what control said at one time.
-type fakePolicies struct {
-	policies map[string]*schemas.Policy
-	version  int64
-}
-
-func (p fakePolicies) Version() int64 { return p.version }
-func (p fakePolicies) Policy(tenant string) (*schemas.Policy, bool) {
-	policy, ok := p.policies[tenant]
-	return policy, ok
-}
-
-func (c *fakeControl) Wait(ctx context.Context) error { return ctx.Err() }
-func (c *fakeControl) Policies() Policies {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return fakePolicies{c.policies, c.version}
-}
-func (c *fakeControl) FreshAt() time.Time            { return time.Now().Add(-c.stale) }
-func (c *fakeControl) SigningSecret() schemas.Secret { return testSecret }
-func (c *fakeControl) DedupeKey() []byte             { return []byte("fedcba9876543210") }
-func (c *fakeControl) SecretKey(id string) ([]byte, bool) {
-	return testSecret.Key, id == testSecret.ID
-}
-
-// fakeRegistry knows a few ids at once and others only when it is resolved.
-type fakeRegistry struct {
-	mu     sync.Mutex
-	known  map[int]*registry.Schema
-	hidden map[int]*registry.Schema // found by Resolve
-	absent map[int]time.Time
-	down   bool
-	asked  int
-}
-
-func newFakeRegistry(testing.TB) *fakeRegistry {
-	samples := schemas.SampleSchemas()
-	schema := func(id int, name string) *registry.Schema {
-		return &registry.Schema{ID: id, Name: name, Codec: compile(samples[name])}
-	}
-	return &fakeRegistry{
-		known: map[int]*registry.Schema{
-			requestID:   schema(requestID, "ai.inference.Request"),
-			referenceID: {ID: referenceID, HasReferences: true, Unsupported: errors.New("the schema has references to other subjects")},
-		},
-		hidden: map[int]*registry.Schema{messageID: schema(messageID, "demo.Message")},
-		absent: map[int]time.Time{},
-	}
-}
-
-func (f *fakeRegistry) ByID(id int) (*registry.Schema, registry.State) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if s := f.known[id]; s != nil {
-		return s, registry.State{Answer: registry.Known}
-	}
-	if asked, ok := f.absent[id]; ok {
-		return nil, registry.State{Answer: registry.Absent, Asked: asked}
-	}
-	return nil, registry.State{}
-}
-
-func (f *fakeRegistry) Ask(int) bool { return false }
-
-func (f *fakeRegistry) Resolve(_ context.Context, id int) (*registry.Schema, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.asked++
-	if f.down {
-		return nil, registry.ErrUnavailable
-	}
-	if s := f.hidden[id]; s != nil {
-		f.known[id] = s
-		return s, nil
-	}
-	f.absent[id] = time.Now()
-	return nil, registry.ErrAbsent
 }

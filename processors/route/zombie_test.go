@@ -2,7 +2,6 @@ package route
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -10,9 +9,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/spillway/spillway/deploy/dev/cable"
 )
 
 // takeOverTime is how long another router may need: the session of the one
@@ -24,43 +24,40 @@ const takeOverTime = sessionTimeout + 2*transactionTimeout + patience
 // on. Then it goes on with what it was about to send: nothing of that counts.
 func TestZombie(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		at    kmsg.Key
-		left  int
-		after bool
-	}{
-		{kmsg.Fetch, 40, true}, // it has records, and no transaction yet
-		{kmsg.Produce, 60, false},
-		{kmsg.TxnOffsetCommit, 20, false},
-		{kmsg.EndTxn, 20, false},
+	for _, point := range []cable.Point{
+		{At: kmsg.Fetch, Left: 40, After: true}, // it has records, and no transaction yet
+		{At: kmsg.Produce, Left: 60},
+		{At: kmsg.TxnOffsetCommit, Left: 20},
+		{At: kmsg.EndTxn, Left: 20},
 	} {
-		t.Run(c.at.Name(), func(t *testing.T) {
+		t.Run(point.At.Name(), func(t *testing.T) {
 			t.Parallel()
-			testZombie(t, &cable{at: c.at, left: c.left, after: c.after, stop: true, done: make(chan struct{})})
+			testZombie(t, point)
 		})
 	}
 }
 
-func testZombie(t *testing.T, c *cable) {
+func testZombie(t *testing.T, point cable.Point) {
 	s := newStage(t)
+	c := cable.Hold(point)
 	load, stopLoad := context.WithCancel(context.Background())
 	defer stopLoad()
 	appended := make(chan *traffic, 1)
-	go func() { appended <- s.traffic(load, rand.New(rand.NewPCG(3, uint64(c.at)))) }()
+	go func() { appended <- s.traffic(load, rand.New(rand.NewPCG(3, uint64(point.At)))) }()
 	cfg := s.config(0)
-	cfg.Kafka = append(append([]kgo.Opt{}, s.kafka...), kgo.Dialer(c.dial))
+	cfg.Kafka = append(append([]kgo.Opt{}, s.kafka...), kgo.Dialer(c.Dial))
 	_, stopZombie := s.run(cfg)
 	select {
-	case <-c.done:
+	case <-c.Done():
 	case <-time.After(patience):
-		t.Fatalf("no %s came", c.at.Name())
+		t.Fatalf("no %s came", point.At.Name())
 	}
 	stopped := time.Now()
 	_, stop := s.run(s.config(1))
 	s.decidedTo(s.ends(), takeOverTime)
 	took := time.Since(stopped)
 	before := s.count(topics.Audit())
-	c.resume()
+	c.Resume()
 	s.decidedTo(s.ends(), takeOverTime) // in spite of it
 	stop()
 	s.decidedTo(s.ends(), takeOverTime) // by it, for it has joined anew
@@ -73,44 +70,10 @@ func testZombie(t *testing.T, c *cable) {
 	s.checkState()
 }
 
-// ends are the ends of events now.
-func (s *stage) ends() kadm.ListedOffsets {
-	s.t.Helper()
-	ends, err := kadm.NewClient(s.producer).ListEndOffsets(s.ctx(), topics.Events())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return ends
-}
-
 // decidedTo waits until the router group has committed everything before ends.
 func (s *stage) decidedTo(ends kadm.ListedOffsets, limit time.Duration) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	admin := kadm.NewClient(s.producer)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		offsets, err := admin.FetchOffsets(ctx, topics.Prefix+"route")
-		if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-			s.t.Fatal(err)
-		}
-		behind := 0
-		ends.Each(func(e kadm.ListedOffset) {
-			if o, ok := offsets.Lookup(e.Topic, e.Partition); e.Offset > 0 && (!ok || o.At < e.Offset) {
-				behind++
-			}
-		})
-		if behind == 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			s.t.Fatalf("%d partitions are not decided so far", behind)
-		case <-tick.C:
-		}
-	}
+	s.until(limit, func() string { return s.behind(ends) })
 }
 
 // TestRebalances: routers come and go under load, each time with another number
@@ -157,6 +120,5 @@ func (s *stage) comeAndGo(ordinal, times int, rng *rand.Rand) {
 			s.t.Errorf("Run: %v", err)
 		}
 		cancel()
-		<-time.After(time.Duration(rng.Int64N(int64(400 * time.Millisecond))))
 	}
 }
