@@ -142,10 +142,17 @@ func New(c Config) (Line, error) {
 
 // Walk takes ev down the line of its partition, whose state st is, and returns
 // the decision. st changes; see State.Begin.
-func (l Line) Walk(ev *Event, st *State) Decision {
+func (l Line) Walk(ev *Event, st *State) Decision { return l.Trace(ev, st, nil) }
+
+// Trace is Walk for a person who looks: told, if there is one, hears each
+// step's answer on the way.
+func (l Line) Trace(ev *Event, st *State, told func(step string, d Decision)) Decision {
 	st.advance(ev.Appended)
 	for i := range l {
 		d := l[i].Do(ev, st)
+		if told != nil {
+			told(l[i].Name, d)
+		}
 		if d.Verdict == Keep {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/processors"
+	"github.com/spillway/spillway/processors/route/entry"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -130,7 +131,9 @@ func (s *session) decideAll(number int32, records []*kgo.Record) {
 }
 
 func (s *session) decide(p *partition, r *kgo.Record) {
-	s.read(r)
+	if entry.Read(&s.ev, s.topic, r, s.cfg.Secrets.SecretKey) {
+		s.counts.forged++
+	}
 	d := s.line.Walk(&s.ev, p.state)
 	if len(s.tooLarge) > 0 && s.tooLarge[placeOf{r.Partition, r.Offset}] {
 		d = processors.Decision{Verdict: processors.Dead, Reason: schemas.TooLarge, Step: "valid", Detail: "Kafka refuses the record for its size"}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -136,25 +138,16 @@ func (s *session) refuse(number int32, why refusal) {
 	s.log.Error("a partition is refused", "topic", s.cfg.Topics.Events(), "partition", number, "reason", why.reason, "err", why.text)
 }
 
-// tellRefused tells metrics and ready which partitions are refused.
+// tellRefused tells metrics and those who ask which partitions are refused.
 func (s *session) tellRefused() {
-	counts, first := make(map[string]int), int32(-1)
-	var list []Refused
-	for number, why := range s.refusedParts {
+	counts, list := make(map[string]int), make([]Refused, 0, len(s.refusedParts))
+	for _, number := range slices.Sorted(maps.Keys(s.refusedParts)) {
+		why := s.refusedParts[number]
 		list = append(list, Refused{number, why.reason, why.text, why.goOn})
 		counts[why.reason]++
-		if first < 0 || number < first {
-			first = number
-		}
 	}
 	for _, reason := range refusalReasons {
 		s.metrics.refused.WithLabelValues(s.name, reason).Set(float64(counts[reason]))
 	}
-	s.refusedNow.Store(&list)
-	if first < 0 {
-		s.refusing.Store(nil)
-		return
-	}
-	text := fmt.Sprintf("partition %d of %s is refused, %d in all: %s", first, s.cfg.Topics.Events(), len(s.refusedParts), s.refusedParts[first].text)
-	s.refusing.Store(&text)
+	s.refusing.Store(&list)
 }

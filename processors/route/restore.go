@@ -229,7 +229,7 @@ func (j *job) refuse(reason, text string) { j.refused, j.done = refusal{reason, 
 // take folds one record, and ends the job with the one that it is to reach.
 func (j *job) take(r *kgo.Record, events schemas.TopicID) {
 	if r.Offset <= j.last && !r.Attrs.IsControl() {
-		j.fold1(r)
+		j.apply(r)
 	}
 	if j.done || r.Offset < j.last {
 		return
@@ -248,7 +248,8 @@ func (j *job) take(r *kgo.Record, events schemas.TopicID) {
 	}
 }
 
-func (j *job) fold1(r *kgo.Record) {
+// apply folds one record of route.state, if it goes on where the last one ended.
+func (j *job) apply(r *kgo.Record) {
 	head, err := j.fold.Apply(r.Value)
 	switch {
 	case err != nil:

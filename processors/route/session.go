@@ -80,15 +80,14 @@ type session struct {
 	held     map[int32]int64   // states in memory: offset that they reach to
 	refusals map[int32]refusal // the same: those that must not be read
 	gone     []int32           // given up since the last poll
-	accepted map[int32]bool    // a person wants them to go on in spite of the refusal; until something is committed
+	accepted map[int32]string  // a person wants them to go on in spite of a refusal for this reason; until something is committed
 	anew     bool              // the client must be replaced, so that accepted partitions are assigned again
 
-	client     atomic.Pointer[kgo.Client] // for ready
-	problem    atomic.Pointer[string]     // why it cannot read
-	begun      atomic.Int64               // when the open transaction began, Unix ms; 0: none is open
-	unwritten  atomic.Pointer[string]     // why its last transaction was taken back
-	refusing   atomic.Pointer[string]     // which partition it refuses, and why
-	refusedNow atomic.Pointer[[]Refused]
+	client    atomic.Pointer[kgo.Client] // for ready
+	problem   atomic.Pointer[string]     // why it cannot read
+	begun     atomic.Int64               // when the open transaction began, Unix ms; 0: none is open
+	unwritten atomic.Pointer[string]     // why its last transaction was taken back
+	refusing  atomic.Pointer[[]Refused]  // which partitions it refuses, by number
 }
 
 type placeOf struct {
@@ -106,7 +105,7 @@ func newSession(r *Router, number int) *session {
 		starts:       make(map[int32]start),
 		metadata:     make(map[int32]string),
 		held:         make(map[int32]int64),
-		accepted:     make(map[int32]bool),
+		accepted:     make(map[int32]string),
 		refusedParts: make(map[int32]refusal),
 		refusals:     make(map[int32]refusal),
 		tooLarge:     make(map[placeOf]bool),
@@ -294,7 +293,7 @@ func (s *session) assigned(ctx context.Context, offsets map[string]map[int32]kgo
 		switch {
 		case !no:
 			s.starts[p] = starts[p]
-		case s.accepted[p] && why.reason != unreadable:
+		case s.accepted[p] == why.reason:
 			if why.goOn >= 0 {
 				o = why.goOn
 				offsets[events][p] = kgo.NewOffset().At(o)
@@ -324,7 +323,11 @@ func (s *session) lost(_ context.Context, _ *kgo.Client, partitions map[string][
 func (s *session) say(problem string) { s.problem.Store(&problem) }
 
 func (s *session) ready() error {
-	for _, why := range []*atomic.Pointer[string]{&s.refusing, &s.problem, &s.unwritten} {
+	if list := s.refusedNow(); len(list) > 0 {
+		return fmt.Errorf("session %s: partition %d of %s is refused, %d in all: %s",
+			s.cfg.member(s.number), list[0].Partition, s.cfg.Topics.Events(), len(list), list[0].Text)
+	}
+	for _, why := range []*atomic.Pointer[string]{&s.problem, &s.unwritten} {
 		if p := why.Load(); p != nil {
 			return fmt.Errorf("session %s: %s", s.cfg.member(s.number), *p)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/spillway/spillway/processors"
+	"github.com/spillway/spillway/processors/route/entry"
 	"github.com/spillway/spillway/schemas"
 )
 
@@ -121,7 +122,10 @@ func (l *look) explain(ctx context.Context, partition int32, offset int64) (*Rep
 	report := &Report{Partition: partition, Offset: offset, Decided: before.decided, With: before.policies, Now: l.Policies}
 	found := false
 	err = l.read(ctx, l.Topics.Events(), partition, before.reached, offset, kgo.ReadUncommitted(), func(r *kgo.Record) error {
-		l.take(ctx, r)
+		if id, _, ok := schemas.WireHeader(r.Value); ok {
+			l.Learn(ctx, int(id))
+		}
+		entry.Read(&l.ev, l.topic, r, l.Secrets.SecretKey)
 		if r.Offset < offset {
 			l.line.Walk(&l.ev, before.state)
 			return nil
@@ -151,25 +155,6 @@ func (l *look) tell(report *Report, st *processors.State) {
 	report.Return = string(l.ev.Return.Kind)
 	if d.Verdict == processors.Overflow {
 		report.Due = time.UnixMilli(l.ev.Due).UTC()
-	}
-}
-
-// take makes l.ev the record r.
-func (l *look) take(ctx context.Context, r *kgo.Record) {
-	l.ev.Reset(schemas.Origin{
-		Topic: l.topic, Partition: r.Partition, Offset: r.Offset, AcceptedAt: r.Timestamp.UnixMilli(),
-	}, r.Topic, r.Key, r.Value)
-	for i := range r.Headers {
-		l.ev.SetHeader(r.Headers[i].Key, r.Headers[i].Value)
-	}
-	l.ev.Transactional = r.Attrs.IsTransactional()
-	if id, _, ok := schemas.WireHeader(r.Value); ok {
-		l.Learn(ctx, int(id))
-	}
-	if header := l.ev.ReturnHeader(); header != nil {
-		if ret, err := schemas.ParseReturn(header, r.Key, r.Value, l.Secrets.SecretKey); err == nil {
-			l.ev.Returned(ret)
-		}
 	}
 }
 
