@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -129,6 +130,13 @@ func asked(err error) string {
 
 // output is where a command writes.
 type output struct{ stdout, stderr io.Writer }
+
+// json writes v for programs to read.
+func (o *output) json(v any) error {
+	e := json.NewEncoder(o.stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
 
 type versionCmd struct{}
 

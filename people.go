@@ -663,9 +663,7 @@ func (c *routeExplainCmd) Run(ctx context.Context, out *output) error {
 		return conns.Explain(err)
 	}
 	if c.Output == "json" {
-		e := json.NewEncoder(out.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(report)
+		return out.json(report)
 	}
 	_, err = report.WriteTo(out.stdout)
 	return err
@@ -730,9 +728,7 @@ func (c *explainCmd) Run(ctx context.Context, out *output) error {
 		return err
 	}
 	if c.Output == "json" {
-		e := json.NewEncoder(out.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(story)
+		return out.json(story)
 	}
 	_, err = story.WriteTo(out.stdout)
 	return err
