@@ -187,12 +187,23 @@ func TestEveryRoleIsScraped(t *testing.T) {
 	}
 }
 
+// need skips a test whose command is not installed, and fails it in CI, which
+// installs all of them.
+func need(t *testing.T, command, debian string) {
+	t.Helper()
+	if _, err := exec.LookPath(command); err != nil {
+		why := command + " is not installed: apt-get install " + debian
+		if os.Getenv("CI") != "" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+}
+
 // TestPromtool has Prometheus's own checker read configuration and rules, and
 // play the stories of alerts_test.yml.
 func TestPromtool(t *testing.T) {
-	if _, err := exec.LookPath("promtool"); err != nil {
-		t.Skip("promtool is not installed: apt-get install prometheus")
-	}
+	need(t, "promtool", "prometheus")
 	dir := t.TempDir()
 	for _, name := range []string{"prometheus.yml", "alerts.yml", "alerts_test.yml"} {
 		text, err := os.ReadFile(filepath.Join("prometheus", name))
@@ -216,9 +227,7 @@ func TestPromtool(t *testing.T) {
 // TestSecrets: all files are made, once, and the token that Prometheus shows
 // counts.
 func TestSecrets(t *testing.T) {
-	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed")
-	}
+	need(t, "openssl", "openssl")
 	dir := filepath.Join(t.TempDir(), "secrets")
 	before := map[string]string{}
 	for range 2 {

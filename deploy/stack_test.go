@@ -25,11 +25,8 @@ esac
 // was said.
 func up(t *testing.T, ids, states string) (fake, said string, err error) {
 	t.Helper()
-	for _, name := range []string{"make", "openssl"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skip(name + " is not installed")
-		}
-	}
+	need(t, "make", "make")
+	need(t, "openssl", "openssl")
 	fake = t.TempDir()
 	for name, text := range map[string]string{"docker": fakeDocker, "ids": ids, "states": states} {
 		if err := os.WriteFile(filepath.Join(fake, name), []byte(text), 0o755); err != nil {

@@ -68,16 +68,16 @@ product_modules() {
 
 make_base() {
   command -v debootstrap >/dev/null || die "base: debootstrap is not installed"
-  debootstrap --variant=minbase --include=ca-certificates "$suite" "$scratch/root"
-  cat >"$scratch/root/etc/dpkg/dpkg.cfg.d/small" <<'END'
+  debootstrap --variant=minbase --include=ca-certificates "$suite" "$scratch/base"
+  cat >"$scratch/base/etc/dpkg/dpkg.cfg.d/small" <<'END'
 path-exclude=/usr/share/doc/*
 path-exclude=/usr/share/man/*
 path-exclude=/usr/share/locale/*
 END
-  echo 'APT::Install-Recommends "false";' >"$scratch/root/etc/apt/apt.conf.d/small"
-  rm -rf "$scratch"/root/usr/share/{doc,man,locale}/* "$scratch"/root/var/lib/apt/lists/* "$scratch"/root/var/cache/apt/*
-  tar -C "$scratch/root" --numeric-owner -c . | docker import --change "LABEL $label=$1" - "$(tag base)"
-  rm -rf "$scratch/root"
+  echo 'APT::Install-Recommends "false";' >"$scratch/base/etc/apt/apt.conf.d/small"
+  rm -rf "$scratch"/base/usr/share/{doc,man,locale}/* "$scratch"/base/var/lib/apt/lists/* "$scratch"/base/var/cache/apt/*
+  tar -C "$scratch/base" --numeric-owner -c . | docker import --change "LABEL $label=$1" - "$(tag base)"
+  rm -rf "$scratch/base"
 }
 
 make_jre()        { docker_build jre "$1" "$here/jre" --network host; }
