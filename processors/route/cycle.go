@@ -29,6 +29,9 @@ func (s *session) cycle(ctx context.Context, fetches kgo.Fetches) error {
 	if fetches.NumRecords() == 0 && len(skips) == 0 {
 		return s.idle(ctx)
 	}
+	if err := s.holdsAll(fetches, skips); err != nil {
+		return err
+	}
 	s.tenants.at(now)
 	s.schemas.at(now)
 	if err := s.gts.Begin(); err != nil {
@@ -103,9 +106,28 @@ func (s *session) learn(ctx context.Context, fetches kgo.Fetches) {
 	}
 }
 
+// holdsAll is an error if there is a partition to decide on whose state is not
+// in memory: nothing may be decided without it.
+func (s *session) holdsAll(fetches kgo.Fetches, skips []span) (missing error) {
+	check := func(number int32) {
+		if s.parts[number] == nil {
+			missing = fmt.Errorf("partition %d: its state is not in memory", number)
+		}
+	}
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		if len(f.Records) > 0 {
+			check(f.Partition)
+		}
+	})
+	for _, skip := range skips {
+		check(skip.partition)
+	}
+	return missing
+}
+
 // open is the state of a partition, with a transaction under way.
 func (s *session) open(number int32) *partition {
-	p := s.parts[number] // there: takeAssignments came after the poll
+	p := s.parts[number] // there: see holdsAll
 	if !p.open {
 		p.open, p.after = true, p.reached
 		p.state.Begin()

@@ -104,7 +104,7 @@ func (s *session) noteHeld() {
 
 // clean drops the states of partitions that another session owns now. Nothing
 // depends on when: a state that is wrong is found out when its partition is
-// assigned again.
+// assigned again. An accepted partition counts as owned once it has committed.
 func (s *session) clean(now time.Time) {
 	s.metrics.observe(s, now)
 	if now.Sub(s.cleaned) < 10*idleTick {
@@ -115,7 +115,8 @@ func (s *session) clean(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for number, p := range s.parts {
-		if _, ok := owned[number]; !ok && p.reached >= 0 && !p.open {
+		_, accepted := s.accepted[number]
+		if _, ok := owned[number]; !ok && !accepted && p.reached >= 0 && !p.open {
 			delete(s.parts, number)
 		}
 	}

@@ -197,20 +197,22 @@ func (s *session) readStates(ctx context.Context, jobs map[int32]*job) error {
 		if stalled {
 			return fmt.Errorf("no record came for %s", restoreStall)
 		}
-		if err := fetches.Err(); err != nil && !errors.Is(err, kerr.OffsetOutOfRange) {
-			return err
+		for _, e := range fetches.Errors() {
+			if !errors.Is(e.Err, kerr.OffsetOutOfRange) {
+				return e.Err
+			}
 		}
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			j := jobs[f.Partition]
 			if f.Err != nil && !j.done {
-				j.refuse(stateGone, "it was deleted while it was read")
+				j.refuse(stateGone, "part of what it remembers was deleted while it was read")
 			}
 			for _, r := range f.Records {
 				if !j.done {
 					j.take(r, s.topic)
 				}
 			}
-			if j.done && f.Partition >= 0 {
+			if j.done {
 				client.PauseFetchPartitions(map[string][]int32{topic: {f.Partition}})
 			}
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,6 +160,41 @@ func TestStateRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAcceptedPartitionMayBeIdle: a partition that was accepted keeps its place
+// though nothing comes for it, and nothing is committed.
+func TestAcceptedPartitionMayBeIdle(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	_, stop := s.run(s.config(0))
+	s.produce(record("acme", "before", "x"))
+	s.settled()
+	stop()
+	home := schemas.HomePartition([]byte("acme"), partitions)
+	to := kadm.Offsets{}
+	to.AddOffset(topics.Events(), home, 100, -1)
+	if err := kadm.NewClient(s.producer).CommitAllOffsets(s.ctx(), topics.Prefix+"route", to); err != nil {
+		t.Fatal(err)
+	}
+	var later atomic.Int64
+	cfg := s.config(0)
+	cfg.Sessions, cfg.Now = 1, func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	r, _ := s.run(cfg)
+	s.notReady(r, "is refused")
+	if _, err := r.Accept(home); err != nil {
+		t.Fatal(err)
+	}
+	s.until(patience, func() string { return some(len(r.Refused()), "partitions are refused") })
+	other := elsewhere(t, home)
+	for i := range 3 { // each is a cycle, in which what is not owned is dropped
+		later.Add(int64(time.Minute))
+		id := fmt.Sprint("cycle-", i)
+		s.produce(record(other, id, "x"))
+		s.decided(id)
+	}
+	s.produce(record("acme", "after", "x"))
+	s.decided("after")
 }
 
 // decided waits until audit has a word about the event.
